@@ -1,0 +1,14 @@
+//! lazytune fine-tunes language models with LoRA.
+//!
+//! The training step (forward, loss, backward, clipping, optimizer) is one lazy graph. It is built once per batch
+//! shape, differentiated and optimized as a graph, scheduled into parallel batches, cached as a plan and replayed
+//! every step by the executor. Modules stand in pipeline order:
+//!
+//! ```text
+//! config -> data -> model (emits lazy graph) -> autodiff -> passes -> plan -> executor -> optim -> checkpoint
+//!                                                                        \-> metrics
+//! ```
+
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result, ResultExt};
