@@ -10,5 +10,6 @@
 //! ```
 
 pub mod error;
+pub mod graph;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};
