@@ -11,5 +11,6 @@
 
 pub mod error;
 pub mod graph;
+pub mod kernels;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

@@ -193,8 +193,8 @@ pub enum Operation {
     ProjectedCrossEntropyWeightGrad,
     /// (any number of tensors) -> f32 [1]: the sum of the squares of all elements.
     SumOfSquares,
-    /// (parameter state, gradient, first moment state, second moment state, rate f32 [3]): updates the three states.
-    /// `rate` holds the learning rate, the step number (1 at first) and the factor for the gradient.
+    /// (parameter state, gradient, first moment state, second moment state, learning rate f32 [1], step number f32 [1]
+    /// counted from 1, factor for the gradient f32 [1]): updates the three states.
     AdamW(AdamWSpec),
     /// (state, value): the state becomes the value.
     Assign,

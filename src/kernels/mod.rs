@@ -1,0 +1,23 @@
+//! CPU kernels: one folder per fused operation, `plain` for the rest.
+//!
+//! A kernel is bound to its memory once, then run part by part. Parts split the *output*, never a sum, and depend
+//! only on shapes: any number of threads, in any order, gives the same bits.
+
+mod span;
+
+pub use span::{In, Out};
+
+/// One operation bound to its memory, as independent parts.
+pub trait Kernel: Send + Sync {
+    /// How many parts there are: fixed by shapes alone. Zero where there is nothing to do.
+    fn parts(&self) -> usize;
+
+    /// Computes one part. `scratch` is this thread's own memory, at least [`Kernel::scratch_bytes`] long and aligned
+    /// to 64 bytes; its contents are whatever the last kernel left.
+    fn run(&self, part: usize, scratch: &mut [u8]);
+
+    /// Scratch memory one thread needs.
+    fn scratch_bytes(&self) -> usize {
+        0
+    }
+}
