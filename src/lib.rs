@@ -9,8 +9,11 @@
 //!                                                                        \-> metrics
 //! ```
 
+pub mod autodiff;
 pub mod error;
 pub mod graph;
 pub mod kernels;
+pub mod passes;
+pub mod plan;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};
