@@ -141,6 +141,18 @@ impl FrozenGraph {
         varies
     }
 
+    /// For every node, a number that is equal wherever the same value is computed, in any graph.
+    pub fn value_fingerprints(&self) -> Vec<[u8; 32]> {
+        let mut prints: Vec<[u8; 32]> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let mut hasher = Fingerprint(blake3::Hasher::new());
+            (&node.operation, &node.outputs).hash(&mut hasher);
+            node.inputs.iter().for_each(|&input| hasher.write(&prints[input]));
+            prints.push(*hasher.0.finalize().as_bytes());
+        }
+        prints
+    }
+
     /// Equal for graphs that compute the same values in the same way: part of the key of a cached plan.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = Fingerprint(blake3::Hasher::new());

@@ -8,7 +8,8 @@ mod slots;
 use std::collections::HashMap;
 
 use crate::graph::{FrozenGraph, FrozenNode, Operation};
-use crate::passes::PassReport;
+use crate::error::Result;
+use crate::passes::{self, Pass, PassReport};
 
 pub use batches::{compute_execution_batches, runs_every_step, storage_of};
 pub use cache::{CacheCounts, PlanCache, PlanKey};
@@ -24,6 +25,21 @@ pub trait Target {
 
     /// The most operations in one batch.
     fn batch_size_hint(&self) -> usize;
+
+    /// What is done to a graph before it is scheduled.
+    fn passes(&self) -> Vec<Pass>;
+
+    /// Whether the device has no kernel for a fused operation: it is then decomposed before differentiation.
+    fn lacks_kernel(&self, operation: &Operation) -> bool;
+}
+
+/// Optimizes and schedules a graph whose first `read_back` roots the caller reads.
+///
+/// # Errors
+/// An internal error if a pass fails: a bug.
+pub fn compile(graph: FrozenGraph, read_back: usize, target: &dyn Target) -> Result<Plan> {
+    let (graph, reports) = passes::run(graph, &target.passes())?;
+    Ok(Plan::new(graph, read_back, reports, target))
 }
 
 /// Where the value of a node is found.
