@@ -9,6 +9,7 @@
 //!                                                                        \-> metrics
 //! ```
 
+pub mod config;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};
