@@ -9,6 +9,8 @@
 //!                                                                        \-> metrics
 //! ```
 
+pub mod config;
+pub mod data;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

@@ -1,0 +1,5 @@
+//! Run configuration.
+
+pub mod data;
+
+pub use data::{DataSection, Overlong, TrainOn, Validation};
