@@ -10,6 +10,7 @@
 //! ```
 
 pub mod error;
+pub mod executor;
 pub mod graph;
 pub mod kernels;
 

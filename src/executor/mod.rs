@@ -1,0 +1,5 @@
+//! Runs plans.
+
+mod pool;
+
+pub use pool::{Batch, ThreadPool};
