@@ -6,7 +6,7 @@ mod device;
 mod engine;
 mod host_tensor;
 mod observer;
-pub mod pool;
+mod pool;
 mod tensor_cache;
 
 pub use async_executor::AsyncGraphExecutor;
@@ -15,4 +15,5 @@ pub use device::{Device, DeviceCounters, WeightLoader};
 pub use engine::{StepInputs, StepOutcome};
 pub use host_tensor::{HostTensor, HostValues};
 pub use observer::{Observer, Profile, ProfileRow, Sequential, Unobserved, kind_of};
+pub use pool::{Batch, ThreadPool};
 pub use tensor_cache::{CacheKey, TensorCache};

@@ -3,7 +3,19 @@
 //! A kernel is bound to its memory once, then run part by part. Parts split the *output*, never a sum, and depend
 //! only on shapes: any number of threads, in any order, gives the same bits.
 
+pub mod adamw;
+pub mod attention;
+pub mod lanes;
+pub mod number;
+pub mod plain;
+pub mod rms_norm;
+pub mod rope;
 mod span;
+pub mod split;
+pub mod sum_of_squares;
+pub mod swiglu;
+#[cfg(test)]
+mod testing;
 
 pub use span::{In, Out};
 

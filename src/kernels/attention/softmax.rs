@@ -1,0 +1,131 @@
+//! Masks and the online softmax over transposed scores [keys, queries].
+
+use std::ops::Range;
+
+use super::{MASKED, QUERIES};
+use crate::kernels::lanes::{Lanes, exp};
+
+/// Which keys the queries of a block see.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// Segment of every key of the sequence; none where there is only one segment.
+    pub segments: Option<&'a [u32]>,
+}
+
+/// How much of a tile of scores is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    All,
+    Some,
+    None,
+}
+
+fn bounds(segments: &[u32]) -> (u32, u32) {
+    segments.iter().fold((u32::MAX, 0), |(low, high), &s| (low.min(s), high.max(s)))
+}
+
+impl Sight<'_> {
+    /// `queries` and `keys` are positions in the sequence, neither empty.
+    #[inline(always)]
+    pub fn of(&self, queries: &Range<usize>, keys: &Range<usize>) -> Seen {
+        if keys.start >= queries.end {
+            return Seen::None;
+        }
+        if let Some(segments) = self.segments {
+            let (query_low, query_high) = bounds(&segments[queries.clone()]);
+            let (key_low, key_high) = bounds(&segments[keys.clone()]);
+            if query_high < key_low || key_high < query_low {
+                return Seen::None;
+            }
+            if query_low != query_high || key_low != key_high {
+                return Seen::Some;
+            }
+        }
+        if keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
+    }
+
+    /// Overwrites the scores of unseen keys.
+    #[inline(always)]
+    pub fn mask(&self, queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
+        for (key, row) in keys.clone().zip(scores.chunks_exact_mut(QUERIES)) {
+            let hidden = key.saturating_sub(queries.start).min(QUERIES);
+            row[..hidden].fill(MASKED);
+            if let Some(segments) = self.segments {
+                let own = segments[key];
+                for (score, segment) in row.iter_mut().zip(&segments[queries.clone()]) {
+                    *score = if *segment == own { *score } else { MASKED };
+                }
+            }
+        }
+    }
+}
+
+/// The running softmax of a block of queries.
+pub struct Running<'a> {
+    /// Largest score so far.
+    pub maximum: &'a mut [f32],
+    /// Sum of exp(score - maximum) so far.
+    pub sum: &'a mut [f32],
+}
+
+impl Running<'_> {
+    pub fn reset(&mut self) {
+        self.maximum.fill(MASKED);
+        self.sum.fill(0.0);
+    }
+
+    /// Turns scores [keys, QUERIES] into exp(score - maximum), and rescales `weighted` [head_dim, QUERIES], which was
+    /// computed with the former maximum.
+    ///
+    /// A query that sees no key of the tile leaves ones behind; the first key it sees (itself at the latest) scales
+    /// them to zero.
+    #[inline(always)]
+    pub fn update<L: Lanes>(&mut self, scores: &mut [f32], weighted: &mut [f32]) {
+        assert!(self.maximum.len() == QUERIES && self.sum.len() == QUERIES);
+        for lane in (0..QUERIES).step_by(L::WIDTH) {
+            // SAFETY: every access is one vector at `lane` of a row of QUERIES values, a multiple of the width.
+            unsafe {
+                let former = L::load(self.maximum.as_ptr().add(lane));
+                let mut maximum = former;
+                for row in scores.chunks_exact(QUERIES) {
+                    maximum = L::max(maximum, L::load(row.as_ptr().add(lane)));
+                }
+                let mut sum = L::splat(0.0);
+                for row in scores.chunks_exact_mut(QUERIES) {
+                    let at = row.as_mut_ptr().add(lane);
+                    let p = exp::<L>(L::sub(L::load(at), maximum));
+                    sum = L::add(sum, p);
+                    L::store(at, p);
+                }
+                let rescale = exp::<L>(L::sub(former, maximum));
+                let total = self.sum.as_mut_ptr().add(lane);
+                L::store(total, L::fma(L::load(total), rescale, sum));
+                L::store(self.maximum.as_mut_ptr().add(lane), maximum);
+                for row in weighted.chunks_exact_mut(QUERIES) {
+                    let at = row.as_mut_ptr().add(lane);
+                    L::store(at, L::mul(L::load(at), rescale));
+                }
+            }
+        }
+    }
+}
+
+/// Recomputes probabilities exp(score - lse) from scores, and turns `dp` into the scores' gradient p * (dp - delta);
+/// both are [keys, QUERIES].
+#[inline(always)]
+pub fn gradient<L: Lanes>(scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
+    assert!(lse.len() == QUERIES && delta.len() == QUERIES);
+    for lane in (0..QUERIES).step_by(L::WIDTH) {
+        // SAFETY: every access is one vector at `lane` of a row of QUERIES values, a multiple of the width.
+        unsafe {
+            let lse = L::load(lse.as_ptr().add(lane));
+            let delta = L::load(delta.as_ptr().add(lane));
+            for (scores, dp) in scores.chunks_exact_mut(QUERIES).zip(dp.chunks_exact_mut(QUERIES)) {
+                let (score_at, dp_at) = (scores.as_mut_ptr().add(lane), dp.as_mut_ptr().add(lane));
+                let p = exp::<L>(L::sub(L::load(score_at), lse));
+                L::store(score_at, p);
+                L::store(dp_at, L::mul(p, L::sub(L::load(dp_at), delta)));
+            }
+        }
+    }
+}

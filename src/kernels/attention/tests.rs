@@ -1,0 +1,198 @@
+//! Against attention written out in f64 with whole score matrices.
+
+use proptest::prelude::*;
+
+use super::{Attention, AttentionGrad, AttentionGradInputs, CachedAttention};
+use crate::graph::{AttentionSpec, Scalar};
+use crate::kernels::Kernel;
+use crate::kernels::testing::{cases, input, noise, output, outputs, relative_error, report, widen};
+
+struct Reference {
+    out: Vec<f64>,
+    lse: Vec<f64>,
+    dq: Vec<f64>,
+    dk: Vec<f64>,
+    dv: Vec<f64>,
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `sees(query, key)` takes rows of all matrices.
+fn reference(
+    spec: &AttentionSpec,
+    [q, k, v, dout]: [&[f64]; 4],
+    sees: impl Fn(usize, usize) -> bool,
+) -> Reference {
+    let (d, group) = (spec.head_dim, spec.heads / spec.kv_heads);
+    let queries = q.len() / (spec.heads * d);
+    let keys = k.len() / (spec.kv_heads * d);
+    let mut r = Reference {
+        out: vec![0.0; q.len()],
+        lse: vec![0.0; queries * spec.heads],
+        dq: vec![0.0; q.len()],
+        dk: vec![0.0; k.len()],
+        dv: vec![0.0; v.len()],
+    };
+    for row in 0..queries * spec.heads {
+        let (i, head) = (row / spec.heads, row % spec.heads);
+        let at = row * d..row * d + d;
+        let seen: Vec<_> = (0..keys)
+            .filter(|&j| sees(i, j))
+            .map(|j| (j * spec.kv_heads + head / group) * d)
+            .map(|key| (key, dot(&q[at.clone()], &k[key..key + d]) * spec.scale.0))
+            .collect();
+        let maximum = seen.iter().fold(f64::NEG_INFINITY, |m, (_, s)| m.max(*s));
+        let lse = maximum + seen.iter().map(|(_, s)| (s - maximum).exp()).sum::<f64>().ln();
+        r.lse[row] = lse;
+        for (key, s) in &seen {
+            for x in 0..d {
+                r.out[at.start + x] += (s - lse).exp() * v[key + x];
+            }
+        }
+        let delta = dot(&r.out[at.clone()], &dout[at.clone()]);
+        for (key, s) in &seen {
+            let p = (s - lse).exp();
+            let ds = p * (dot(&dout[at.clone()], &v[*key..key + d]) - delta) * spec.scale.0;
+            for x in 0..d {
+                r.dv[key + x] += p * dout[at.start + x];
+                r.dk[key + x] += ds * q[at.start + x];
+                r.dq[at.start + x] += ds * k[key + x];
+            }
+        }
+    }
+    r
+}
+
+fn check_training(spec: AttentionSpec, segments: &[u32], seed: u64) {
+    let n = spec.batch * spec.seq;
+    let (wide, narrow) = (n * spec.heads * spec.head_dim, n * spec.kv_heads * spec.head_dim);
+    let (q, k) = (noise(wide, seed), noise(narrow, seed + 1));
+    let (v, dout) = (noise(narrow, seed + 2), noise(wide, seed + 3));
+    let wides = [&q, &k, &v, &dout].map(|x| widen(x));
+    let expected = reference(&spec, wides.each_ref().map(|x| &x[..]), |i, j| {
+        i / spec.seq == j / spec.seq && j <= i && segments[i] == segments[j]
+    });
+    let [out, lse] = outputs([wide, n * spec.heads], |[out, lse]| {
+        let qkv = [input(&q), input(&k), input(&v)];
+        Box::new(Attention::new(spec, qkv, input(segments), out, lse).unwrap())
+    });
+    assert!(relative_error(&out, &expected.out) < 2e-6, "{spec:?} out");
+    assert!(relative_error(&lse, &expected.lse) < 2e-6, "{spec:?} lse");
+    let [dq, dk, dv] = outputs([wide, narrow, narrow], |gradients| {
+        let inputs = AttentionGradInputs {
+            q: input(&q),
+            k: input(&k),
+            v: input(&v),
+            segments: input(segments),
+            out: input(&out),
+            lse: input(&lse),
+            dout: input(&dout),
+        };
+        Box::new(AttentionGrad::new(spec, inputs, gradients).unwrap())
+    });
+    for (name, actual, expected) in
+        [("dq", dq, expected.dq), ("dk", dk, expected.dk), ("dv", dv, expected.dv)]
+    {
+        let error = relative_error(&actual, &expected);
+        assert!(error < 1e-5, "{spec:?} {name}: {error:e}");
+    }
+}
+
+fn spec(batch: usize, seq: usize, kv_heads: usize, group: usize, head_dim: usize) -> AttentionSpec {
+    let scale = Scalar(1.0 / (head_dim as f64).sqrt());
+    AttentionSpec { batch, seq, heads: kv_heads * group, kv_heads, head_dim, scale }
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    #[test]
+    fn ragged_shapes_and_segments(
+        (batch, seq) in (1usize..4, 1usize..70),
+        (kv_heads, group) in (1usize..4, 1usize..4),
+        head_dim in 4usize..80,
+        lengths in prop::collection::vec(1usize..40, 1..8),
+        seed in 0u64..1000,
+    ) {
+        let numbers = lengths.iter().enumerate().flat_map(|(i, n)| std::iter::repeat_n(i as u32, *n));
+        let segments: Vec<u32> = numbers.cycle().take(batch * seq).collect();
+        check_training(spec(batch, seq, kv_heads, group, head_dim), &segments, seed);
+    }
+
+    #[test]
+    fn cached_attention_continues_a_sequence(
+        (n, start, spare) in (1usize..70, 0usize..150, 0usize..5),
+        (kv_heads, group) in (1usize..4, 1usize..4),
+        head_dim in 4usize..80,
+        seed in 0u64..1000,
+    ) {
+        let spec = spec(1, n, kv_heads, group, head_dim);
+        let narrow = (start + n + spare) * kv_heads * head_dim;
+        let q = noise(n * spec.heads * head_dim, seed);
+        let (keys, values) = (noise(narrow, seed + 1), noise(narrow, seed + 2));
+        let wides = [&q, &keys, &values, &q].map(|x| widen(x));
+        let expected = reference(&spec, wides.each_ref().map(|x| &x[..]), |i, j| j <= start + i);
+        let first = [start as u32];
+        let [out] = outputs([q.len()], |[out]| {
+            let qkv = [input(&q), input(&keys), input(&values)];
+            Box::new(CachedAttention::new(spec, qkv, input(&first), out).unwrap())
+        });
+        prop_assert!(relative_error(&out, &expected.out) < 2e-6);
+    }
+}
+
+#[test]
+fn several_tiles_with_whole_heads_and_with_separate_parts() {
+    for (batch, kv_heads) in [(1, 2), (2, 4)] {
+        let segments: Vec<u32> = (0..batch * 300).map(|i| (i as u32 % 300) / 170).collect();
+        check_training(spec(batch, 300, kv_heads, 2, 64), &segments, 7);
+    }
+}
+
+#[test]
+fn an_unknown_score_shows_in_the_result() {
+    let spec = spec(1, 3, 1, 1, 4);
+    let (mut q, kv) = (noise(12, 1), noise(12, 2));
+    q[5] = f32::NAN;
+    let [out, _] = outputs([12, 3], |[out, lse]| {
+        Box::new(Attention::new(spec, [input(&q), input(&kv), input(&kv)], input(&[0; 3]), out, lse).unwrap())
+    });
+    assert!(out[4..8].iter().all(|x| x.is_nan()) && out[..4].iter().all(|x| !x.is_nan()));
+}
+
+/// GFLOP/s for SmolLM2-135M at 4 x 512 and 1 x 1024, counted triangular.
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    for (batch, seq) in [(4, 512), (1, 1024), (1, 256)] {
+        let spec = spec(batch, seq, 3, 3, 64);
+        let n = batch * seq;
+        let (wide, narrow) = (n * 576, n * 192);
+        let (q, k, v, dout) = (noise(wide, 1), noise(narrow, 2), noise(narrow, 3), noise(wide, 4));
+        let segments = vec![0; n];
+        let (mut out, mut lse) = (vec![0.0; wide], vec![0.0; n * 9]);
+        let (mut dq, mut dk, mut dv) = (vec![0.0; wide], vec![0.0; narrow], vec![0.0; narrow]);
+        let pairs = (batch * 9 * seq * (seq + 1) / 2) as f64;
+        let qkv = [input(&q), input(&k), input(&v)];
+        let forward =
+            Attention::new(spec, qkv, input(&segments), output(&mut out), output(&mut lse)).unwrap();
+        let inputs = AttentionGradInputs {
+            q: input(&q),
+            k: input(&k),
+            v: input(&v),
+            segments: input(&segments),
+            out: input(&out),
+            lse: input(&lse),
+            dout: input(&dout),
+        };
+        let gradients = [output(&mut dq), output(&mut dk), output(&mut dv)];
+        let backward = AttentionGrad::new(spec, inputs, gradients).unwrap();
+        let batches =
+            [("forward", Box::new(forward) as Box<dyn Kernel>, 4.0), ("backward", Box::new(backward), 10.0)];
+        for (name, kernel, flops) in batches {
+            report(&format!("attention {batch} x {seq} {name}"), kernel, pairs * 64.0 * flops, "GFLOP/s");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! SwiGLU and its gradient (Shazeer 2020, arXiv:2002.05202): silu(gate) * up, silu(g) = g * sigmoid(g).
+
+use super::lanes::{Body, Lanes};
+use super::number::{Element, exp};
+use super::split::{Split, expect_len};
+use super::{In, Out};
+use crate::error::Result;
+
+/// y = silu(gate) * up
+#[derive(Debug)]
+pub struct SwiGlu<E> {
+    gate: In<E>,
+    up: In<E>,
+    y: Out<E>,
+    split: Split,
+}
+
+impl<E: Element> SwiGlu<E> {
+    /// # Errors
+    /// An internal error if the lengths differ.
+    pub fn new(gate: In<E>, up: In<E>, y: Out<E>) -> Result<Self> {
+        expect_len("the gate", gate.len(), y.len())?;
+        expect_len("the up projection", up.len(), y.len())?;
+        Ok(Self { gate, up, y, split: Split::rows(y.len(), 3 * size_of::<E>()) })
+    }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+impl<E: Element> Body for SwiGlu<E> {
+    fn parts(&self) -> usize {
+        self.split.count()
+    }
+
+    #[inline(always)]
+    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+        let range = self.split.range(part);
+        let (gate, up) = (&self.gate.as_slice()[range.clone()], &self.up.as_slice()[range.clone()]);
+        // SAFETY: parts are disjoint ranges of y.
+        let y = unsafe { self.y.range(range) };
+        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            let gate = gate.widen();
+            *y = E::narrow(gate * sigmoid(gate) * up.widen());
+        }
+    }
+}
+
+/// (gate, up, dy) -> dgate, dup
+#[derive(Debug)]
+pub struct SwiGluGrad<E> {
+    gate: In<E>,
+    up: In<E>,
+    dy: In<E>,
+    dgate: Out<E>,
+    dup: Out<E>,
+    split: Split,
+}
+
+impl<E: Element> SwiGluGrad<E> {
+    /// # Errors
+    /// An internal error if the lengths differ.
+    pub fn new(gate: In<E>, up: In<E>, dy: In<E>, dgate: Out<E>, dup: Out<E>) -> Result<Self> {
+        expect_len("the gate", gate.len(), dy.len())?;
+        expect_len("the up projection", up.len(), dy.len())?;
+        expect_len("the gate's gradient", dgate.len(), dy.len())?;
+        expect_len("the up projection's gradient", dup.len(), dy.len())?;
+        Ok(Self { gate, up, dy, dgate, dup, split: Split::rows(dy.len(), 5 * size_of::<E>()) })
+    }
+}
+
+impl<E: Element> Body for SwiGluGrad<E> {
+    fn parts(&self) -> usize {
+        self.split.count()
+    }
+
+    #[inline(always)]
+    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+        let range = self.split.range(part);
+        let (gate, up) = (&self.gate.as_slice()[range.clone()], &self.up.as_slice()[range.clone()]);
+        let dy = &self.dy.as_slice()[range.clone()];
+        // SAFETY: parts are disjoint ranges of both gradients.
+        let (dgate, dup) = unsafe { (self.dgate.range(range.clone()), self.dup.range(range)) };
+        for ((((dgate, dup), gate), up), dy) in dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy) {
+            let (gate, up, dy) = (gate.widen(), up.widen(), dy.widen());
+            let sigmoid = sigmoid(gate);
+            // d silu(g) / dg = sigmoid(g) * (1 + g * (1 - sigmoid(g)))
+            *dgate = E::narrow(dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)));
+            *dup = E::narrow(dy * gate * sigmoid);
+        }
+    }
+}
