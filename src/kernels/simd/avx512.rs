@@ -30,6 +30,7 @@ macro_rules! call {
 
 impl Vector for F32x16 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

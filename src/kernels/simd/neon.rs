@@ -24,6 +24,7 @@ macro_rules! call {
 
 impl Vector for F32x4 {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -15,6 +15,7 @@ impl F32x8 {
 
 impl Vector for F32x8 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -6,6 +6,8 @@ use half::bf16;
 /// exists only where its instructions do. Pointers need no alignment beyond their element's.
 pub trait Vector: Copy {
     const LANES: usize;
+    /// How many such vectors the machine keeps in registers.
+    const REGISTERS: usize;
 
     fn splat(value: f32) -> Self;
 
