@@ -137,7 +137,7 @@ impl Loader {
     /// The micro-batches of the next optimizer step.
     ///
     /// # Errors
-    /// None today; a source that is read while training can fail.
+    /// The source of the rows fails; rows in memory never do.
     pub fn next_window(&mut self) -> Result<Window> {
         let sequences = self.order.window(self.state.window);
         let batches: Vec<Batch> =

@@ -8,8 +8,11 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokenizers::Tokenizer;
+
+/// What templates take for the present, 26 July 2024 in seconds since 1970, unless told otherwise. A fixed date keeps
+/// the rows of a run the same when it is resumed or repeated on another day.
+const DEFAULT_CLOCK: u64 = 1_721_952_000;
 
 /// Turns text and conversations into token ids, and back.
 #[derive(Debug)]
@@ -78,8 +81,7 @@ impl ChatTokenizer {
         let added = tokenizer.get_added_tokens_decoder();
         let special_ids = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id);
         let special_ids = special_ids.chain(end_of_sequence_ids.iter().copied()).collect();
-        // A clock before 1970 is as good as none.
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let clock = DEFAULT_CLOCK;
         let template = template.map(|source| ChatTemplate::new(&source, &special, clock)).transpose()?;
         Ok(Self { tokenizer, template, special, special_ids, bos_id, end_of_sequence_ids, clock })
     }
@@ -95,10 +97,10 @@ impl ChatTokenizer {
         Ok(self)
     }
 
-    /// Fixes the time that templates read, in seconds since 1970, so that a later run prints the same date.
+    /// Sets the time that templates read, in seconds since 1970; generation wants the present, training a fixed date.
     ///
     /// # Errors
-    /// None in practice: the template has compiled before.
+    /// The template does not compile.
     pub fn with_clock(mut self, seconds: u64) -> Result<Self> {
         self.clock = seconds;
         if let Some(template) = &self.template {
