@@ -23,6 +23,7 @@ pub mod model;
 pub mod optim;
 pub mod passes;
 pub mod plan;
+pub mod tensor_file;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

@@ -20,6 +20,11 @@ pub enum HostValues {
     U32(Vec<u32>),
 }
 
+/// The bytes may lie at any address.
+fn collect<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}
+
 impl HostTensor {
     /// # Errors
     /// A shape error if the number of values is not that of the shape.
@@ -53,10 +58,10 @@ impl HostTensor {
 
     pub(super) fn from_bytes(tensor: TensorType, bytes: &[u8]) -> Self {
         let values = match tensor.dtype {
-            DType::F32 => HostValues::F32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::F64 => HostValues::F64(bytemuck::pod_collect_to_vec(bytes)),
-            DType::Bf16 => HostValues::Bf16(bytemuck::pod_collect_to_vec(bytes)),
-            DType::U32 => HostValues::U32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F32 => HostValues::F32(collect(bytes)),
+            DType::F64 => HostValues::F64(collect(bytes)),
+            DType::Bf16 => HostValues::Bf16(collect(bytes)),
+            DType::U32 => HostValues::U32(collect(bytes)),
         };
         Self { tensor, values }
     }

@@ -90,7 +90,7 @@ impl StepBuilder {
     pub fn build(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<StepGraph> {
         let (loss, names) = self.loss(kind, rows, sequence);
         let loss = if target.lacks_kernel(&Operation::SwiGlu) {
-            let plain = decompose(&loss.graph().freeze(&[loss])?, &|operation| target.lacks_kernel(operation))?;
+            let plain = decompose(&loss.graph().freeze(&[loss.clone()])?, &|operation| target.lacks_kernel(operation))?;
             plain.thaw().pop().ok_or_else(|| Error::internal("the loss was lost"))?
         } else {
             loss

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::device::{CpuDevice, split};
 use crate::error::{Error, Result};
 use crate::executor::device::Device;
+use crate::executor::pool::Batch;
 use crate::executor::tensor_cache::CacheKey;
 use crate::graph::{FrozenGraph, Operation};
 use crate::kernels::{self, Kernel, Memory, Operand};
@@ -62,8 +63,7 @@ fn compute(device: &mut CpuDevice, graph: &FrozenGraph, root: usize) -> Result<A
 }
 
 fn run_once(device: &mut CpuDevice, kernel: Box<dyn Kernel>) -> Result<()> {
-    device.pool.reserve_scratch(kernel.scratch_bytes())?;
-    device.pool.run(std::slice::from_ref(&kernel))
+    device.pool.run(&Arc::new(Batch::new(vec![Arc::from(kernel)])))
 }
 
 /// What `root` is computed from, in topological order, itself included.

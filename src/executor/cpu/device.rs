@@ -8,7 +8,7 @@ use super::target::{CpuOptions, CpuTarget};
 use crate::error::{Error, Result};
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::HostTensor;
-use crate::executor::pool::ThreadPool;
+use crate::executor::pool::{Batch, ThreadPool};
 use crate::executor::tensor_cache::TensorCache;
 use crate::graph::{FrozenNode, Operation, TensorType};
 use crate::kernels::{self, Kernel, Memory, Operand};
@@ -34,7 +34,9 @@ pub struct CpuDevice {
 /// A plan with its kernels at their addresses.
 struct Bound {
     plan: Arc<Plan>,
-    batches: Vec<Vec<Box<dyn Kernel>>>,
+    batches: Vec<Arc<Batch>>,
+    /// The operations of each batch as batches of their own.
+    operations: Vec<Vec<Arc<Batch>>>,
     operands: Vec<Option<Operand>>,
     /// Keeps the memory alive that kernels point to.
     _memory: Vec<Arc<Memory>>,
@@ -88,11 +90,16 @@ impl CpuDevice {
             operands.push(operand);
         }
         let kernel = |&index: &usize| build(&plan.graph.nodes()[index], &plan.places, index, &operands);
-        let batches = plan.batches.iter().map(|batch| batch.iter().map(kernel).collect::<Result<Vec<_>>>());
-        let batches = batches.collect::<Result<Vec<_>>>()?;
-        let scratch = batches.iter().flatten().map(|kernel| kernel.scratch_bytes()).max().unwrap_or(0);
-        self.pool.reserve_scratch(scratch)?;
-        Ok(Bound { plan: plan.clone(), batches, operands, _memory: memory })
+        let mut bound = Bound { plan: plan.clone(), batches: vec![], operations: vec![], operands: vec![], _memory: memory };
+        for batch in &plan.batches {
+            let kernels = batch.iter().map(kernel).collect::<Result<Vec<_>>>()?;
+            let alone = |kernel: &Arc<dyn Kernel>| Arc::new(Batch::new(vec![kernel.clone()]));
+            bound.operations.push(kernels.iter().map(alone).collect());
+            bound.batches.push(Arc::new(Batch::new(kernels)));
+        }
+        bound.operands = operands;
+        self.pool.reserve_scratch(bound.batches.iter().map(|batch| batch.scratch_bytes()).max().unwrap_or(0));
+        Ok(bound)
     }
 
     /// Memory of a weight or state that operations read in place.
@@ -136,12 +143,12 @@ impl CpuDevice {
 }
 
 /// The kernel of one operation of a plan.
-fn build(node: &FrozenNode, places: &[Place], index: usize, operands: &[Option<Operand>]) -> Result<Box<dyn Kernel>> {
+fn build(node: &FrozenNode, places: &[Place], index: usize, operands: &[Option<Operand>]) -> Result<Arc<dyn Kernel>> {
     let missing = || Error::internal(format!("node %{index} reads or writes a value without memory"));
     let inputs = node.inputs.iter().map(|&input| operands[input].ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
     let whole = operands[index].ok_or_else(missing)?;
     let outputs = if matches!(places[index], Place::Part { .. }) { vec![whole] } else { split(&whole, node)? };
-    kernels::build(&node.operation, &inputs, &outputs)
+    Ok(Arc::from(kernels::build(&node.operation, &inputs, &outputs)?))
 }
 
 /// The outputs of a node lie one after the other.
@@ -214,7 +221,7 @@ impl Device for CpuDevice {
     }
 
     fn run_operation(&mut self, batch: usize, position: usize) -> Result<()> {
-        self.pool.run(std::slice::from_ref(&self.current()?.batches[batch][position]))
+        self.pool.run(&self.current()?.operations[batch][position])
     }
 
     fn synchronize(&mut self) -> Result<()> {
