@@ -1,5 +1,7 @@
 //! The data pipeline from files to batches, through its public interface.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use lazytune::config::{DataSection, Overlong, TrainOn, Validation};
 use lazytune::data::loader::evaluation_batches;
 use lazytune::data::row::Row;
@@ -182,7 +184,7 @@ fn bad_rows_are_named_with_file_and_line() {
     let good = r#"{"text": "hello world"}"#;
     let tokenizer = tokenizer(Some("instruct"));
     for (row, part) in [
-        (r#"{"text": "#, "rows.jsonl:2:9: invalid JSON: EOF while parsing a value"),
+        (r#"{"text": "#, "rows.jsonl:2:8: invalid JSON: EOF while parsing a value"),
         (r#"{"words": 1, "b": 2}"#, "rows.jsonl:2: a row of no known kind: it has \"words\", \"b\""),
         (r#"{"messages": [{"role": "user"}]}"#, "rows.jsonl:2: messages[0]: a message has no \"content\""),
         (
@@ -397,6 +399,16 @@ fn splitting_a_window_differently_moves_no_row() {
 }
 
 #[test]
+fn a_window_may_be_larger_than_the_data() {
+    let mut loader = Loader::new(numbered(&[4, 9, 5]), options(usize::MAX, usize::MAX)).unwrap();
+    assert_eq!(loader.windows_per_epoch(), 1);
+    let mut rows = rows_of(&loader.next_window().unwrap());
+    rows.sort_unstable();
+    assert_eq!(rows, [1, 2, 3]);
+    assert_eq!(loader.next_window().unwrap().epoch, 2.0);
+}
+
+#[test]
 fn resuming_with_other_data_or_options_is_refused() {
     let dataset = numbered(&[4, 5, 6]);
     let state = Loader::new(Arc::clone(&dataset), options(2, 1)).unwrap().state().clone();
@@ -470,4 +482,56 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn plain_rows_follow_the_tokenizers_own_bos_and_eos() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let mut file: Value =
+        serde_json::from_slice(&std::fs::read(fixture("tokenizer/tokenizer.json")).unwrap()).unwrap();
+    let special = |id: &str, token: u32| json!({"id": id, "ids": [token], "tokens": [id]});
+    let piece = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [piece("<|begin_of_text|>"), {"Sequence": {"id": "A", "type_id": 0}}, piece("<|im_end|>")],
+        "pair": [],
+        "special_tokens": {
+            "<|begin_of_text|>": special("<|begin_of_text|>", 3), "<|im_end|>": special("<|im_end|>", 2),
+        },
+    });
+    std::fs::write(&path, file.to_string()).unwrap();
+    let config = r#"{"bos_token": "<|begin_of_text|>", "eos_token": "<|im_end|>"}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = ChatTokenizer::from_folder(folder.path()).unwrap();
+    let row = json!({"prompt": "hello", "completion": " world"});
+    let marked = marked_row(row, &tokenizer, TrainOn::Assistant);
+    assert_eq!(marked, "<|begin_of_text|>hello[ world<|im_end|>]");
+    let ids = tokenizer.encode_with_bos("hello").unwrap();
+    assert_eq!((ids[0], ids.contains(&2)), (3, false));
+    assert!(!tokenizer.has_template());
+    let error = load(&[conversation()], &tokenizer, TrainOn::Assistant).unwrap_err();
+    assert!(error.hint_text().unwrap().contains("data.chat_template"), "{error}");
+}
+
+#[test]
+fn named_templates_and_template_files_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("tokenizer/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let rendered = || {
+        let tokenizer = ChatTokenizer::from_folder(folder.path()).unwrap();
+        tokenizer.render(&[Message::new("user", "q")], None, false).unwrap()
+    };
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "rag", "template": "rag"}, {"name": "default", "template": "named"}]}"#,
+    );
+    assert_eq!(rendered(), "named");
+    write("chat_template.jinja", "file {{ messages[0].content }}\n");
+    assert_eq!(rendered(), "file q");
+    write("tokenizer.json", "{");
+    let error = ChatTokenizer::from_folder(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("tokenizer.json: not a tokenizer"), "{error}");
+    assert!(ChatTokenizer::from_folder(&folder.path().join("none")).unwrap_err().hint_text().is_some());
 }

@@ -33,6 +33,8 @@ impl EpochOrder {
     /// Orders rows of the given lengths. Without shuffling and packing it is their own order. Shuffling permutes
     /// rows, sorts them by length within groups of windows, and permutes the windows.
     pub fn new(lengths: &[usize], options: &OrderOptions, epoch: u64) -> Self {
+        // A window beyond the whole epoch changes nothing but the size of the products below.
+        let window = options.window.clamp(1, lengths.len().max(1));
         let mut random = epoch_random(options.seed, epoch);
         let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
         if options.shuffle {
@@ -49,7 +51,7 @@ impl EpochOrder {
             }
             let length =
                 |sequence: &Vec<u32>| sequence.iter().map(|&row| lengths[row as usize]).sum::<usize>();
-            sequences = bucket_by_length(sequences, length, options.window, &mut random);
+            sequences = bucket_by_length(sequences, length, window, &mut random);
         } else if options.packing {
             sequences.iter_mut().for_each(|sequence| sequence.sort_unstable());
             sequences.sort_by_key(|sequence| sequence.first().copied());
@@ -60,7 +62,7 @@ impl EpochOrder {
             *end += sequence.len();
             Some(*end)
         }));
-        Self { rows: sequences.concat(), starts, window: options.window }
+        Self { rows: sequences.concat(), starts, window }
     }
 
     /// Optimizer steps in the epoch.
