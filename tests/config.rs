@@ -109,7 +109,8 @@ fn shipped_configurations_load_and_round_trip() {
 
 /// `section.key` to value for every assignment in the reference, commented out or not.
 fn reference_assignments() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/reference.toml")).unwrap();
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/reference.toml")).unwrap();
     let mut section = String::new();
     let mut found = BTreeMap::new();
     for line in text.lines() {
@@ -204,7 +205,37 @@ fn paths_in_overrides_start_from_the_current_folder() {
 fn errors_in_overrides_name_the_override() {
     let workspace = Workspace::new();
     let overrides = ["optimizer.learning_rat=1", "train.batch_size=many", "nonsense", "adapter.dropout=2"];
-    insta::assert_snapshot!(workspace.refusal(MINIMAL, &overrides), @"");
+    insta::assert_snapshot!(workspace.refusal(MINIMAL, &overrides), @r"
+    run.toml has 4 problems
+
+    error: [optimizer] has no key `learning_rat`
+     --> --set:1:1
+      |
+    1 | optimizer.learning_rat=1
+      | ^^^^^^^^^^^^^^^^^^^^^^ unknown key
+      |
+      = help: did you mean `learning_rate`?
+
+    error: `batch_size` has a value that does not fit
+     --> --set:1:18
+      |
+    1 | train.batch_size=many
+      |                  ^^^^ expected a whole number that is not negative, found a string
+
+    error: --set takes section.key=value
+     --> --set:1:1
+      |
+    1 | nonsense
+      | ^^^^^^^^
+      |
+      = help: for example --set optimizer.learning_rate=1e-4
+
+    error: `dropout` is out of range
+     --> --set:1:17
+      |
+    1 | adapter.dropout=2
+      |                 ^ must be at least 0 and less than 1
+    ");
 }
 
 #[test]
