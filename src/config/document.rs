@@ -24,6 +24,8 @@ struct Entry<'a> {
 /// One section: its header and its keys.
 #[derive(Debug, Default)]
 struct Section<'a> {
+    /// Set when the name is there but not as a table; no key is then reported as missing.
+    malformed: bool,
     header: Option<std::ops::Range<usize>>,
     entries: BTreeMap<String, Entry<'a>>,
 }
@@ -71,6 +73,7 @@ impl<'a> Document<'a> {
             }
             let span = value.span();
             let DeValue::Table(table) = value.into_inner() else {
+                self.sections.entry(name.get_ref().to_string()).or_default().malformed = true;
                 let title = format!("`{}` is a section, not a key", name.get_ref());
                 problems
                     .push(Problem::new(place, title).help(format!("write [{}] on a line", name.get_ref())));
@@ -177,7 +180,7 @@ impl<'a> Document<'a> {
 
     /// Whether the key is written in the file or in a `--set`.
     pub fn given(&self, section: &str, key: &str) -> bool {
-        self.entry(section, key).is_some()
+        self.entry(section, key).is_some() || self.sections.get(section).is_some_and(|found| found.malformed)
     }
 
     /// Whether the key's value comes from a `--set`.
@@ -204,6 +207,11 @@ impl<'a> Document<'a> {
     /// The value of one key of a table; the whole value where that is not a table of the file.
     pub fn table_value(&self, section: &str, key: &str, name: &str) -> Place {
         self.nested(section, key, |value| value.get(name).map(Spanned::span))
+    }
+
+    /// One key of a table; the whole value where that is not a table of the file.
+    pub fn table_key(&self, section: &str, key: &str, name: &str) -> Place {
+        self.nested(section, key, |value| value.as_table()?.get_key_value(name).map(|(key, _)| key.span()))
     }
 
     fn nested(

@@ -65,6 +65,9 @@ impl Problem {
 
     fn group<'a>(&'a self, origins: &'a [Origin], level: Level<'a>) -> Group<'a> {
         let mut group = Group::with_title(level.primary_title(&self.title));
+        if let (None, Some(origin)) = (&self.place.span, origins.get(self.place.origin)) {
+            return self.with_help(group.element(annotate_snippets::Origin::path(&origin.name)));
+        }
         let also = self.also.as_ref();
         let same_origin = also.filter(|(place, _)| place.origin == self.place.origin);
         let mut snippet = open_snippet(origins, &self.place);
@@ -77,6 +80,10 @@ impl Problem {
             let snippet = open_snippet(origins, place);
             group = group.element(underline(snippet, AnnotationKind::Context, place, label));
         }
+        self.with_help(group)
+    }
+
+    fn with_help<'a>(&self, group: Group<'a>) -> Group<'a> {
         match &self.help {
             Some(help) => group.element(Level::HELP.message(normalize_untrusted_str(help))),
             None => group,

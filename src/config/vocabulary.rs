@@ -81,14 +81,14 @@ impl Vocabulary {
         let own = || self.keys().filter(|(s, _, _)| *s == section).map(|(_, key, _)| key);
         let synonym = SYNONYMS.iter().find(|(other, _, _)| *other == name.to_ascii_lowercase());
         let elsewhere = self.keys().find(|(_, key, _)| *key == name);
-        let help = if let Some((_, home, key)) = synonym.filter(|(_, home, _)| *home == section) {
-            format!("here it is called `{key}` (in [{home}])")
+        let help = if let Some((_, _, key)) = synonym.filter(|(_, home, _)| *home == section) {
+            format!("here it is called `{key}`")
         } else if let Some((home, key, _)) = elsewhere {
             format!("`{key}` is a key of [{home}]")
         } else if let Some(near) = nearest(name, own()) {
             format!("did you mean `{near}`?")
         } else if let Some((_, home, key)) = synonym {
-            format!("here it is called `{key}` (in [{home}])")
+            format!("here it is called `{key}`, in [{home}]")
         } else if let Some(near) = nearest(name, self.keys().map(|(_, key, _)| key)) {
             let homes = self.keys().filter(|(_, key, _)| *key == near).map(|(home, _, _)| home);
             format!("did you mean `{near}` of [{}]?", homes.collect::<Vec<_>>().join("] or ["))
@@ -139,6 +139,7 @@ fn plain_words(message: &str) -> String {
         "usize" | "u64" => "a whole number that is not negative",
         "a string" | "path string" => "a string",
         "a sequence" => "a list",
+        "a tuple of size 2" => "a list of two numbers",
         "a map" => "a table",
         "a boolean" => "true or false",
         other => {
@@ -151,10 +152,19 @@ fn plain_words(message: &str) -> String {
             };
         }
     };
-    match found.trim_end_matches([' ', ',']).strip_prefix("invalid type: ") {
-        Some(kind) => {
-            format!("expected {expected}, found {}", kind.split_whitespace().next().unwrap_or(kind))
-        }
-        None => format!("expected {expected}"),
-    }
+    let Some(kind) = found.trim_end_matches([' ', ',']).strip_prefix("invalid type: ") else {
+        return format!("expected {expected}");
+    };
+    let found = match kind.split_whitespace().next().unwrap_or_default() {
+        // Only a number that no Rust integer holds gets here.
+        "integer" if expected.starts_with("a whole number") => return "the number is too large".to_owned(),
+        "integer" => "a whole number",
+        "floating" => "a fraction",
+        "string" => "a string",
+        "boolean" => "a boolean",
+        "sequence" => "a list",
+        "map" => "a table",
+        other => other,
+    };
+    format!("expected {expected}, found {found}")
 }

@@ -11,11 +11,11 @@ impl Resolver<'_> {
         self.target_modules(&adapter.target_modules);
         self.layers(adapter.layers_to_transform.as_deref().unwrap_or_default());
         for key in adapter.rank_pattern.keys() {
-            let place = self.document.table_value("adapter", "rank_pattern", key);
+            let place = self.document.table_key("adapter", "rank_pattern", key);
             self.compiles(key, place);
         }
         for key in adapter.alpha_pattern.keys() {
-            let place = self.document.table_value("adapter", "alpha_pattern", key);
+            let place = self.document.table_key("adapter", "alpha_pattern", key);
             self.compiles(key, place);
         }
         adapter.init = adapter.init.map(|folder| self.input("adapter", "init", &folder));

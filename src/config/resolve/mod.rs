@@ -36,8 +36,8 @@ pub(super) fn resolve(
     let config_folder = absolute.parent().unwrap_or(&current_folder).to_owned();
     let mut resolver = Resolver { document, problems, config_folder, current_folder };
     let default_output = resolver.current_folder.join("runs").join(stem);
-    let data = resolver.data(raw.data);
     let model = resolver.model(raw.model, raw.adapter.method);
+    let data = resolver.data(raw.data);
     let adapter = resolver.adapter(raw.adapter);
     let train = resolver.train(raw.train, &data.validation, &default_output);
     resolver.schedule(&raw.schedule, &raw.optimizer, train.length);

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 /// The rows to train and validate on.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["train"]))]
 pub(in crate::config) struct RawData {
     /// JSONL files or globs ("data/*.jsonl"), relative to this file; matches of a glob are sorted by name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required, with = "TextOrList")]
+    #[schemars(with = "TextOrList")]
     pub train: Option<TextOrList>,
     /// "auto" holds validation_fraction of the training rows out, "none" validates nothing, else files or globs.
     pub validation: TextOrList,

@@ -28,12 +28,10 @@ use serde::{Deserialize, Serialize};
 
 /// The file as written: every key with its default filled in, paths and sizes not yet looked at.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "lazytune run configuration")]
+#[schemars(title = "lazytune run configuration", extend("required" = ["model", "data"]))]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawConfig {
-    #[schemars(required)]
     pub model: RawModel,
-    #[schemars(required)]
     pub data: RawData,
     pub adapter: AdapterSection,
     pub optimizer: OptimizerSection,

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 /// The base model, the device it runs on and the memory it may use.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["path"]))]
 pub(in crate::config) struct RawModel {
     /// The base model: a folder (config.json, safetensors, tokenizer.json), a .gguf file, or a Hugging Face hub name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required, with = "String")]
+    #[schemars(with = "String")]
     pub path: Option<String>,
     /// Branch, tag or commit of a hub model. Pin a commit to reproduce a run exactly.
     pub revision: String,
