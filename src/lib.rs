@@ -9,6 +9,10 @@
 //!                                                                        \-> metrics
 //! ```
 
+pub mod adapter;
+pub mod checkpoint;
 pub mod error;
+pub mod model;
+pub mod tensor_file;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};
