@@ -27,7 +27,8 @@ mod tests {
     #[test]
     fn adds_the_scaled_product() {
         // B [2, 1] x A [1, 3]
-        let pair = LoraPair { rank: 1, in_features: 3, out_features: 2, a: vec![1.0, 2.0, 3.0], b: vec![1.0, -1.0] };
+        let pair =
+            LoraPair { rank: 1, in_features: 3, out_features: 2, a: vec![1.0, 2.0, 3.0], b: vec![1.0, -1.0] };
         let mut weight = vec![10.0; 6];
         merge_into(&mut weight, &pair, 2.0);
         assert_eq!(weight, [12.0, 14.0, 16.0, 8.0, 6.0, 4.0]);

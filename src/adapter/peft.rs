@@ -100,7 +100,8 @@ fn read_pair(file: &SafetensorsFile, linear: &AdaptedLinear) -> Result<LoraPair>
 }
 
 fn refuse_extra(file: &SafetensorsFile, weights: &AdapterWeights) -> Result<()> {
-    let known: BTreeSet<_> = weights.keys().flat_map(|path| [name_of(path, 'A'), name_of(path, 'B')]).collect();
+    let known: BTreeSet<_> =
+        weights.keys().flat_map(|path| [name_of(path, 'A'), name_of(path, 'B')]).collect();
     match file.entries().keys().find(|name| !known.contains(*name)) {
         None => Ok(()),
         Some(name) => Err(Error::data(format!("{} has the unexpected tensor {name}", file.path().display()))

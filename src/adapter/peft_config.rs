@@ -70,31 +70,35 @@ pub(super) fn read(folder: &Path) -> Result<PeftConfig> {
     Fields(&fields).parse().context(|| format!("reading {}", path.display()))
 }
 
-/// Fields of which only the listed value (or null, or absence) is supported.
-const NEUTRAL: [(&str, &str, &str); 22] = [
-    ("use_dora", "false", "DoRA adapters are not supported: merge the adapter with PEFT first"),
-    ("bias", "\"none\"", "adapters that train biases are not supported: merge the adapter with PEFT first"),
-    ("fan_in_fan_out", "false", "weights stored transposed are not supported"),
-    ("modules_to_save", "[]", "adapters with fully trained modules are not supported: merge it with PEFT first"),
-    ("lora_bias", "false", "adapters with a bias on B are not supported"),
-    ("layers_pattern", "[]", "name the layers in target_modules instead"),
-    ("megatron_config", "{}", "Megatron layers are not supported"),
-    ("loftq_config", "{}", "LoftQ changes the base model: merge the adapter with PEFT first"),
-    ("eva_config", "{}", "save the adapter again after its initialization"),
-    ("corda_config", "{}", "save the adapter again after its initialization"),
-    ("trainable_token_indices", "[]", "trained token embeddings are not supported"),
-    ("exclude_modules", "[]", "name the layers in target_modules instead"),
-    ("layer_replication", "[]", "replicated layers are not supported"),
-    ("use_qalora", "false", "QALoRA adapters are not supported"),
-    ("target_parameters", "[]", "adapters on bare parameters are not supported"),
-    ("alora_invocation_tokens", "[]", "activated LoRA is not supported"),
-    ("arrow_config", "{}", "routed adapters are not supported"),
-    ("use_bdlora", "{}", "block-diagonal adapters are not supported"),
-    ("velora_config", "{}", "compressed activations are not supported"),
-    ("lora_ga_config", "{}", "save the adapter again after its initialization"),
-    ("monteclora_config", "{}", "variational adapters are not supported"),
-    ("ensure_weight_tying", "false", "adapters on tied weights are not supported"),
+/// Fields that must be absent, null, false, "none" or empty, and what to do when they are not.
+const UNSUPPORTED: [(&str, &str); 23] = [
+    ("use_dora", "DoRA adapters are not supported: merge the adapter with PEFT first"),
+    ("bias", "adapters that train biases are not supported: merge the adapter with PEFT first"),
+    ("fan_in_fan_out", "weights that are stored transposed are not supported"),
+    ("modules_to_save", "fully trained modules are not supported: merge the adapter with PEFT first"),
+    ("lora_bias", "adapters with a bias on B are not supported"),
+    ("layers_pattern", "name the layers in target_modules instead"),
+    ("exclude_modules", "name the layers in target_modules instead"),
+    ("megatron_config", "Megatron layers are not supported"),
+    ("loftq_config", "LoftQ changes the base model: merge the adapter with PEFT first"),
+    ("eva_config", "save the adapter again after its initialization"),
+    ("corda_config", "save the adapter again after its initialization"),
+    ("lora_ga_config", "save the adapter again after its initialization"),
+    ("kasa_config", "KaSA adapters are not supported: merge the adapter with PEFT first"),
+    ("trainable_token_indices", "trained token embeddings are not supported"),
+    ("layer_replication", "replicated layers are not supported"),
+    ("use_qalora", "QALoRA adapters are not supported"),
+    ("target_parameters", "adapters on bare parameters are not supported"),
+    ("alora_invocation_tokens", "activated LoRA is not supported"),
+    ("arrow_config", "routed adapters are not supported"),
+    ("use_bdlora", "block-diagonal adapters are not supported"),
+    ("velora_config", "compressed activations are not supported"),
+    ("monteclora_config", "variational adapters are not supported"),
+    ("ensure_weight_tying", "adapters on tied weights are not supported"),
 ];
+
+/// Initializations that also change the base model's weights, so that the pair alone is not the adapter.
+const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 struct Fields<'a>(&'a Map<String, Value>);
 
@@ -105,7 +109,7 @@ impl Fields<'_> {
             return Err(Error::data(format!("peft_type is {peft_type}, expected LORA"))
                 .hint("only LoRA adapters can be used"));
         }
-        self.check_neutral()?;
+        self.check_unsupported()?;
         let spec = AdapterSpec {
             r: self.whole("r")?,
             alpha: self.number("lora_alpha")?,
@@ -120,19 +124,27 @@ impl Fields<'_> {
         Ok(PeftConfig { spec, base_model })
     }
 
-    fn check_neutral(&self) -> Result<()> {
-        for (key, neutral, hint) in NEUTRAL {
+    fn check_unsupported(&self) -> Result<()> {
+        for (key, hint) in UNSUPPORTED {
             let Some(value) = self.0.get(key) else { continue };
             let empty = match value {
                 Value::Null => true,
                 Value::Array(items) => items.is_empty(),
-                Value::Object(fields) => fields.is_empty() || key == "loftq_config",
+                Value::Object(fields) => fields.is_empty(),
                 Value::Bool(value) => !value,
-                other => other.to_string() == neutral,
+                Value::String(text) => text == "none",
+                Value::Number(_) => false,
             };
             if !empty {
-                return Err(Error::data(format!("{key} is {value}, only {neutral} is supported")).hint(hint));
+                return Err(Error::data(format!("{key} = {value} is not supported")).hint(hint));
             }
+        }
+        let init = self.0.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
+        if CHANGES_BASE.iter().any(|name| init.starts_with(name)) {
+            return Err(Error::data(format!("init_lora_weights = {init:?} is not supported")).hint(
+                "this initialization changes the base model: convert the adapter with \
+                 save_pretrained(.., path_initial_model_for_weight_conversion=..)",
+            ));
         }
         Ok(())
     }
@@ -171,8 +183,9 @@ impl Fields<'_> {
     fn pattern<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<BTreeMap<String, T>> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(BTreeMap::new()),
-            Some(value) => serde_json::from_value(value.clone())
-                .map_err(|error| Error::data(format!("{key}: {error}"))),
+            Some(value) => {
+                serde_json::from_value(value.clone()).map_err(|error| Error::data(format!("{key}: {error}")))
+            }
         }
     }
 }

@@ -59,7 +59,8 @@ impl AdapterSpec {
         let ranks = patterns("rank_pattern", &self.rank_pattern)?;
         let alphas = patterns("alpha_pattern", &self.alpha_pattern)?;
         let mut adapted = Vec::new();
-        for module in modules.iter().filter(|module| self.transforms_layer(module) && target.matches(module)) {
+        for module in modules.iter().filter(|module| self.transforms_layer(module) && target.matches(module))
+        {
             let rank = lookup(&ranks, &module.path).unwrap_or(self.r);
             let alpha = lookup(&alphas, &module.path).unwrap_or(self.alpha);
             let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
@@ -83,7 +84,8 @@ impl AdapterSpec {
     }
 
     fn check_values(&self) -> Result<()> {
-        for (&rank, key) in std::iter::once((&self.r, "r")).chain(self.rank_pattern.iter().map(|(k, r)| (r, &**k)))
+        for (&rank, key) in
+            std::iter::once((&self.r, "r")).chain(self.rank_pattern.iter().map(|(k, r)| (r, &**k)))
         {
             if !(1..=65_536).contains(&rank) {
                 return Err(Error::user(format!("adapter rank {key} = {rank} is not between 1 and 65536")));
@@ -148,7 +150,10 @@ impl<'a> Target<'a> {
         match self {
             Self::AllLinear => !module.is_output_head(),
             Self::List(names) => names.iter().any(|name| {
-                module.path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                module
+                    .path
+                    .strip_suffix(name.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }),
             Self::Regex(regex) => regex.is_match(&module.path),
         }

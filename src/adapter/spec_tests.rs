@@ -67,7 +67,10 @@ fn ranks_and_alphas_follow_patterns() {
     spec.use_rslora = true;
     let adapted = spec.resolve(&model()).unwrap();
     let of = |path: &str| adapted.iter().find(|linear| linear.path == path).unwrap();
-    assert_eq!((of("model.layers.3.self_attn.q_proj").rank, of("model.layers.3.self_attn.q_proj").scale), (16, 2.0));
+    assert_eq!(
+        (of("model.layers.3.self_attn.q_proj").rank, of("model.layers.3.self_attn.q_proj").scale),
+        (16, 2.0)
+    );
     assert_eq!(of("model.layers.1.mlp.down_proj").rank, 2);
     assert_eq!(of("model.layers.11.mlp.down_proj").rank, 4);
     assert_eq!(of("model.layers.0.self_attn.v_proj").scale, 0.5);
@@ -99,7 +102,10 @@ fn values_out_of_range_are_refused() {
     assert!(refused(|spec| spec.alpha = f64::NAN).contains("alpha = NaN"));
     assert!(refused(|spec| spec.dropout = 1.0).contains("dropout 1"));
     assert!(refused(|spec| spec.rank_pattern = BTreeMap::from([("q".into(), 0)])).contains("rank q = 0"));
-    assert!(refused(|spec| spec.target_modules = TargetModules::Regex("(".into())).contains("not a valid regular"));
+    assert!(
+        refused(|spec| spec.target_modules = TargetModules::Regex("(".into()))
+            .contains("not a valid regular")
+    );
 }
 
 proptest! {

@@ -107,7 +107,10 @@ impl ModelConfig {
             return Err(Error::data(format!("head_dim is {head_dim}: rotary embeddings need an even one")));
         }
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
-            return Err(Error::data(format!("rms_norm_eps is {}, expected a small number", self.rms_norm_eps)));
+            return Err(Error::data(format!(
+                "rms_norm_eps is {}, expected a small number",
+                self.rms_norm_eps
+            )));
         }
         self.rope.check()
     }
@@ -160,13 +163,22 @@ impl RopeConfig {
     fn check(&self) -> Result<()> {
         let positive = |name: &str, value: f64| {
             let fine = value.is_finite() && value > 0.0;
-            if fine { Ok(()) } else { Err(Error::data(format!("rope {name} is {value}, expected a positive number"))) }
+            if fine {
+                Ok(())
+            } else {
+                Err(Error::data(format!("rope {name} is {value}, expected a positive number")))
+            }
         };
         positive("theta", self.theta)?;
         match self.scaling {
             RopeScaling::None => Ok(()),
             RopeScaling::Linear { factor } => positive("factor", factor),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 positive("factor", factor)?;
                 positive("low_freq_factor", low_freq_factor)?;
                 positive("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor)?;
@@ -188,7 +200,12 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::None => Value::Null,
             RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 json!({
                     "rope_type": "llama3",
                     "factor": factor,

@@ -39,7 +39,8 @@ pub fn export(
     mut values: impl FnMut(&TensorSpec, &mut [f32]) -> Result<()>,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
-    let type_of = |name: &str| float_type.or_else(|| source.weights.float_type(name)).unwrap_or(FloatType::F32);
+    let type_of =
+        |name: &str| float_type.or_else(|| source.weights.float_type(name)).unwrap_or(FloatType::F32);
     let layout = layout(source, type_of);
     for (file, specs) in &layout {
         let header = specs.iter().map(|spec| (spec.clone(), type_of(&spec.name))).collect();
@@ -54,7 +55,11 @@ pub fn export(
     if layout.len() > 1 {
         write_json(folder, "model.safetensors.index.json", &index(&layout, type_of))?;
     }
-    write_json(folder, "config.json", &source.config.to_json(type_of("model.embed_tokens.weight").torch_name()))?;
+    write_json(
+        folder,
+        "config.json",
+        &source.config.to_json(type_of("model.embed_tokens.weight").torch_name()),
+    )?;
     write_tokenizer(source, folder)
 }
 
@@ -113,7 +118,8 @@ fn write_tokenizer(source: &ModelSource, folder: &Path) -> Result<()> {
             for name in COPIED {
                 let path = from.join(name);
                 if path.exists() {
-                    std::fs::copy(&path, folder.join(name)).context(|| format!("copying {}", path.display()))?;
+                    std::fs::copy(&path, folder.join(name))
+                        .context(|| format!("copying {}", path.display()))?;
                 }
             }
             Ok(())

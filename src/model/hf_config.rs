@@ -21,13 +21,13 @@ const HARMLESS: &str = "architectures model_type vocab_size hidden_size intermed
 
 /// Fields of which one value means "nothing special", which every absent, null, false, zero or empty value is too.
 const NEUTRAL: [(&str, &str); 7] = [
-    ("pretraining_tp", "1"),
+    ("pretraining_tp", "1.0"),
     ("partial_rotary_factor", "1.0"),
     ("embedding_multiplier", "1.0"),
     ("residual_multiplier", "1.0"),
     ("logits_scaling", "1.0"),
-    ("hidden_act", "\"silu\""),
-    ("hidden_activation", "\"silu\""),
+    ("hidden_act", "silu"),
+    ("hidden_activation", "silu"),
 ];
 
 impl ModelConfig {
@@ -68,7 +68,10 @@ impl ModelConfig {
             tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
             attention_bias: fields.flag("attention_bias")?.unwrap_or(false),
             mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
-            max_position_embeddings: required("max_position_embeddings", fields.size("max_position_embeddings")?)?,
+            max_position_embeddings: required(
+                "max_position_embeddings",
+                fields.size("max_position_embeddings")?,
+            )?,
             bos_token_id: fields.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: fields.token_ids("eos_token_id")?,
             pad_token_id: fields.token_ids("pad_token_id")?.first().copied(),
@@ -106,10 +109,12 @@ fn refuse_unsupported(original: &Map<String, Value>) -> Result<()> {
         };
         let fine = match neutral {
             Some((_, text)) => {
-                let one = value.as_f64().is_some_and(|number| text.parse() == Ok(number));
-                nothing || one || value.to_string() == *text
+                let is_number = value.as_f64().is_some_and(|number| text.parse() == Ok(number));
+                nothing || is_number || value.as_str() == Some(text)
             }
-            None => nothing || name.starts_with('_') || HARMLESS.split_whitespace().any(|known| known == name),
+            None => {
+                nothing || name.starts_with('_') || HARMLESS.split_whitespace().any(|known| known == name)
+            }
         };
         if !fine {
             return Err(Error::data(format!("the field {name} = {} is not supported", shortened(value)))
@@ -143,10 +148,14 @@ fn rope(fields: &Fields) -> Result<RopeConfig> {
     let within = parameters.map_or(Ok(None), |parameters| Fields(parameters).number("rope_theta"))?;
     let theta = match within {
         Some(theta) => theta,
-        None => required("rope_theta", fields.number("rope_theta")?)
-            .map_err(|error| error.hint("add the rope_theta that the model was trained with to config.json"))?,
+        None => required("rope_theta", fields.number("rope_theta")?).map_err(|error| {
+            error.hint("add the rope_theta that the model was trained with to config.json")
+        })?,
     };
-    Ok(RopeConfig { theta, scaling: scaling.map_or(Ok(RopeScaling::None), |map| rope_scaling(&Fields(map)))? })
+    Ok(RopeConfig {
+        theta,
+        scaling: scaling.map_or(Ok(RopeScaling::None), |map| rope_scaling(&Fields(map)))?,
+    })
 }
 
 fn rope_scaling(fields: &Fields) -> Result<RopeScaling> {

@@ -50,7 +50,9 @@ fn both_spellings_of_rope_give_the_same() {
 
 #[test]
 fn unsupported_fields_are_refused_by_name() {
-    assert!(refused("architectures", json!(["GemmaForCausalLM"])).contains("GemmaForCausalLM is not supported"));
+    assert!(
+        refused("architectures", json!(["GemmaForCausalLM"])).contains("GemmaForCausalLM is not supported")
+    );
     assert!(refused("model_type", json!("mamba")).contains("not supported"));
     assert!(refused("hidden_act", json!("gelu")).contains("hidden_act = \"gelu\""));
     assert!(refused("pretraining_tp", json!(2)).contains("pretraining_tp = 2"));

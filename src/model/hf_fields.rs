@@ -12,7 +12,12 @@ impl<'a> Fields<'a> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    fn typed<T>(&self, name: &str, kind: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn typed<T>(
+        &self,
+        name: &str,
+        kind: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match convert(value) {
             Some(converted) => Ok(Some(converted)),

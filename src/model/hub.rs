@@ -26,7 +26,14 @@ pub struct HubOptions {
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { revision: "main".into(), token: None, cache: None, offline: false, endpoint: None, progress: None }
+        Self {
+            revision: "main".into(),
+            token: None,
+            cache: None,
+            offline: false,
+            endpoint: None,
+            progress: None,
+        }
     }
 }
 
@@ -41,8 +48,10 @@ pub fn resolve(name: &str, options: &HubOptions) -> Result<PathBuf> {
 /// This build has no hub client: always an error.
 #[cfg(not(feature = "hub"))]
 pub fn resolve(name: &str, _options: &HubOptions) -> Result<PathBuf> {
-    Err(crate::error::Error::user(format!("{name} is neither a folder nor a file, and this build cannot download it"))
-        .hint("build with the cargo feature \"hub\", or download the model and give its folder"))
+    Err(crate::error::Error::user(format!(
+        "{name} is neither a folder nor a file, and this build cannot download it"
+    ))
+    .hint("build with the cargo feature \"hub\", or download the model and give its folder"))
 }
 
 #[cfg(feature = "hub")]

@@ -109,8 +109,9 @@ impl<'a> Download<'a> {
                 Error::data(format!("{name} ({revision}): {file} is not in the cache, and downloads are off"))
                     .hint("run once without offline = true and HF_HUB_OFFLINE, or give a local folder")
             } else {
-                Error::data(format!("{name} ({revision}) has no file {file}"))
-                    .hint("check the model's name and revision; a private or gated model needs a token (HF_TOKEN)")
+                Error::data(format!("{name} ({revision}) has no file {file}")).hint(
+                    "check the model's name and revision; a private or gated model needs a token (HF_TOKEN)",
+                )
             }
         })
     }
@@ -121,7 +122,9 @@ impl<'a> Download<'a> {
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
                 "the model is private, gated or misspelt: accept its terms on the hub and set HF_TOKEN to your token"
             }
-            HFError::RepoNotFound { .. } => "check the model's name; a private model needs a token (HF_TOKEN)",
+            HFError::RepoNotFound { .. } => {
+                "check the model's name; a private model needs a token (HF_TOKEN)"
+            }
             HFError::RevisionNotFound { .. } => "check model.revision: a branch, a tag or a commit",
             HFError::RateLimited { .. } => "the hub limits how often it is asked: wait, or set HF_TOKEN",
             _ => "check the network; a model that is in the cache can be used with HF_HUB_OFFLINE=1",

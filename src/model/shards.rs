@@ -101,8 +101,8 @@ impl Shards {
 
 impl Index {
     fn read(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read(path).map_err(|error| Error::data(format!("cannot read {}: {error}", path.display())))?;
+        let text = std::fs::read(path)
+            .map_err(|error| Error::data(format!("cannot read {}: {error}", path.display())))?;
         serde_json::from_slice(&text)
             .map_err(|error| Error::data(format!("{} is not a valid index: {error}", path.display())))
     }
@@ -125,7 +125,8 @@ pub fn shard_names(path: &Path) -> Result<Vec<String>> {
 }
 
 fn check_present(folder: &Path, index: &Path, names: &[String]) -> Result<()> {
-    let missing: Vec<_> = names.iter().filter(|name| !folder.join(name).exists()).map(String::as_str).collect();
+    let missing: Vec<_> =
+        names.iter().filter(|name| !folder.join(name).exists()).map(String::as_str).collect();
     if missing.is_empty() {
         return Ok(());
     }

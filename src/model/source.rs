@@ -65,8 +65,9 @@ impl ModelLocation {
         if parts.len() == 2 && !is_gguf && parts.iter().all(plain) {
             return Ok(Self::Hub(text.to_owned()));
         }
-        Err(Error::user(format!("the model {text} does not exist"))
-            .hint("give a folder, a .gguf file, or a name on the hub like HuggingFaceTB/SmolLM2-135M-Instruct"))
+        Err(Error::user(format!("the model {text} does not exist")).hint(
+            "give a folder, a .gguf file, or a name on the hub like HuggingFaceTB/SmolLM2-135M-Instruct",
+        ))
     }
 }
 
@@ -115,8 +116,9 @@ fn folder_config(folder: &Path) -> Result<ModelConfig> {
     let mut config = ModelConfig::read_folder(folder)?;
     let path = folder.join("generation_config.json");
     if let Ok(text) = std::fs::read(&path) {
-        let fields: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|error| Error::data(format!("{} is not a valid JSON object: {error}", path.display())))?;
+        let fields: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| {
+            Error::data(format!("{} is not a valid JSON object: {error}", path.display()))
+        })?;
         for id in Fields(&fields).token_ids("eos_token_id")? {
             if !config.eos_token_ids.contains(&id) {
                 config.eos_token_ids.push(id);

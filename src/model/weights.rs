@@ -97,7 +97,8 @@ impl Weights {
             }
         }
         let known: std::collections::HashSet<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        let unknown = self.names().into_iter().filter(|name| !known.contains(name.as_str()) && !is_redundant(name));
+        let unknown =
+            self.names().into_iter().filter(|name| !known.contains(name.as_str()) && !is_redundant(name));
         problems.extend(unknown.map(|name| format!("{name} is not part of this architecture")));
         if problems.is_empty() {
             return Ok(());
@@ -105,8 +106,12 @@ impl Weights {
         let more = problems.len().saturating_sub(LISTED);
         problems.truncate(LISTED);
         let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(Error::data(format!("{} does not fit its config: {}{rest}", self.path().display(), problems.join("; ")))
-            .hint("config.json and the weights are from different models, or the model is of another family"))
+        Err(Error::data(format!(
+            "{} does not fit its config: {}{rest}",
+            self.path().display(),
+            problems.join("; ")
+        ))
+        .hint("config.json and the weights are from different models, or the model is of another family"))
     }
 
     /// Where the weights come from, for messages.

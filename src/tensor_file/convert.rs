@@ -63,7 +63,11 @@ impl FloatType {
     }
 
     /// Calls `sink` with the bytes of `values` in this type, a chunk at a time. Rounds to nearest even.
-    pub fn encode(self, values: &[f32], mut sink: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
+    pub fn encode(
+        self,
+        values: &[f32],
+        mut sink: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         for chunk in values.chunks(CHUNK) {
             match self {
                 Self::F32 => sink(bytemuck::cast_slice(chunk))?,

@@ -78,7 +78,10 @@ impl SafetensorsFile {
             return Err(Error::data(format!("{path} has no tensor {name}")));
         };
         if entry.shape != shape {
-            return Err(Error::data(format!("{path}: tensor {name} is {:?}, expected {shape:?}", entry.shape)));
+            return Err(Error::data(format!(
+                "{path}: tensor {name} is {:?}, expected {shape:?}",
+                entry.shape
+            )));
         }
         let float_type = entry.float_type.ok_or_else(|| {
             Error::data(format!("{path}: tensor {name} is {}, expected F32, F16 or BF16", entry.type_name))

@@ -88,7 +88,8 @@ fn a_type_without_weights_is_refused_only_when_read() {
 #[test]
 fn tensors_must_be_written_in_order_and_all() {
     let dir = tempfile::tempdir().unwrap();
-    let tensors = || vec![(TensorSpec::new("a", &[1]), FloatType::F32), (TensorSpec::new("b", &[1]), FloatType::F32)];
+    let tensors =
+        || vec![(TensorSpec::new("a", &[1]), FloatType::F32), (TensorSpec::new("b", &[1]), FloatType::F32)];
     let path = dir.path().join("x.safetensors");
     let mut writer = SafetensorsWriter::create(&path, tensors()).unwrap();
     assert!(writer.write("b", &[1.0]).is_err());

@@ -50,9 +50,10 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = RangeFile::open(path)?;
         let parsed = Cursor::new(&file).parse();
-        let (metadata, tensors) = parsed.context(|| format!("reading {}", path.display())).map_err(|error| {
-            error.hint("the file is damaged or is not a GGUF file: download or copy it again")
-        })?;
+        let (metadata, tensors) =
+            parsed.context(|| format!("reading {}", path.display())).map_err(|error| {
+                error.hint("the file is damaged or is not a GGUF file: download or copy it again")
+            })?;
         Ok(Self { file, metadata, tensors })
     }
 }
@@ -78,7 +79,9 @@ impl<'a> Cursor<'a> {
         }
         let version = self.u32()?;
         if !matches!(version, 2 | 3) {
-            return Err(Error::data(format!("GGUF version {version} is not supported")).hint("supported: 2 and 3"));
+            return Err(
+                Error::data(format!("GGUF version {version} is not supported")).hint("supported: 2 and 3")
+            );
         }
         let tensor_count = self.u64()?;
         let value_count = self.u64()?;
@@ -103,7 +106,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Turns offsets from the start of the data into offsets in the file, and checks that every tensor ends in it.
-    fn place(&self, metadata: &BTreeMap<String, GgufValue>, tensors: &mut BTreeMap<String, GgufTensor>) -> Result<()> {
+    fn place(
+        &self,
+        metadata: &BTreeMap<String, GgufValue>,
+        tensors: &mut BTreeMap<String, GgufTensor>,
+    ) -> Result<()> {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(GgufValue::Integer(value)) if (1..=1 << 20).contains(value) => *value as u64,
@@ -111,7 +118,10 @@ impl<'a> Cursor<'a> {
         };
         let start = self.position.next_multiple_of(alignment);
         for (name, tensor) in tensors {
-            let end = start.checked_add(tensor.offset).zip(tensor.bytes()).and_then(|(at, size)| at.checked_add(size));
+            let end = start
+                .checked_add(tensor.offset)
+                .zip(tensor.bytes())
+                .and_then(|(at, size)| at.checked_add(size));
             if end.is_none_or(|end| end > self.file.length()) {
                 return Err(Error::data(format!(
                     "tensor {name} {:?} ends beyond the file's {} bytes: the file is cut short",
@@ -187,7 +197,11 @@ impl<'a> Cursor<'a> {
     }
 
     fn float(&mut self, kind: u32) -> Result<f64> {
-        Ok(if kind == 6 { f64::from(f32::from_le_bytes(self.array()?)) } else { f64::from_le_bytes(self.array()?) })
+        Ok(if kind == 6 {
+            f64::from(f32::from_le_bytes(self.array()?))
+        } else {
+            f64::from_le_bytes(self.array()?)
+        })
     }
 
     fn u32(&mut self) -> Result<u32> {
@@ -233,7 +247,9 @@ impl<'a> Cursor<'a> {
     fn expect(&self, count: u64, bytes_each: u64, what: &str) -> Result<()> {
         let left = self.file.length().saturating_sub(self.position);
         if count.checked_mul(bytes_each).is_none_or(|bytes| bytes > left) {
-            return Err(Error::data(format!("the header claims {count} {what}, but only {left} bytes are left")));
+            return Err(Error::data(format!(
+                "the header claims {count} {what}, but only {left} bytes are left"
+            )));
         }
         Ok(())
     }
@@ -246,7 +262,8 @@ impl GgufTensor {
         if !self.shape.last().is_none_or(|&row| row.is_multiple_of(block)) {
             return None;
         }
-        let elements = self.shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size as u64))?;
+        let elements =
+            self.shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size as u64))?;
         elements.div_ceil(block as u64).checked_mul(self.dtype.type_size() as u64)
     }
 }

@@ -71,7 +71,8 @@ impl GgufFile {
         if rotated.is_some_and(|rotated| rotated != head_dim) {
             return Err(Error::data(format!("only {rotated:?} of {head_dim} head dimensions are rotated")));
         }
-        let vocab_size = self.tensors.get("token_embd.weight").and_then(|tensor| tensor.shape.first().copied());
+        let vocab_size =
+            self.tensors.get("token_embd.weight").and_then(|tensor| tensor.shape.first().copied());
         let epsilon = self.number("llama.attention.layer_norm_rms_epsilon")?;
         let config = ModelConfig {
             architecture: Architecture::Llama,
@@ -113,7 +114,8 @@ impl GgufFile {
             }
         }
         if self.size("split.count")?.is_some_and(|parts| parts > 1) {
-            return Err(Error::data("the file is one of several parts").hint("join them with llama-gguf-split --merge"));
+            return Err(Error::data("the file is one of several parts")
+                .hint("join them with llama-gguf-split --merge"));
         }
         Ok(())
     }
@@ -126,7 +128,8 @@ impl GgufFile {
             None | Some("none") => Ok(RopeScaling::None),
             Some("linear") => {
                 let factor = self.number("llama.rope.scaling.factor")?;
-                let factor = factor.ok_or_else(|| Error::data("the metadata lacks llama.rope.scaling.factor"))?;
+                let factor =
+                    factor.ok_or_else(|| Error::data("the metadata lacks llama.rope.scaling.factor"))?;
                 Ok(RopeScaling::Linear { factor })
             }
             Some(other) => Err(Error::data(format!("the rope scaling {other} is not supported"))
@@ -147,7 +150,9 @@ impl GgufFile {
             1.0 / ((1.0 - smooth.clamp(0.0, 1.0)) / factor + smooth.clamp(0.0, 1.0))
         });
         let fits = table.len() == head_dim / 2
-            && expected.zip(&table).all(|(expected, &found)| (expected / f64::from(found) - 1.0).abs() < 1e-3);
+            && expected
+                .zip(&table)
+                .all(|(expected, &found)| (expected / f64::from(found) - 1.0).abs() < 1e-3);
         if !fits {
             return Err(Error::data("the table rope_freqs.weight is not that of Llama 3.1")
                 .hint("use the model's original folder instead of the GGUF file"));

@@ -47,7 +47,10 @@ mod tests {
     #[test]
     fn names_are_mapped() {
         assert_eq!(to_hugging_face("token_embd.weight").unwrap(), "model.embed_tokens.weight");
-        assert_eq!(to_hugging_face("blk.12.ffn_norm.weight").unwrap(), "model.layers.12.post_attention_layernorm.weight");
+        assert_eq!(
+            to_hugging_face("blk.12.ffn_norm.weight").unwrap(),
+            "model.layers.12.post_attention_layernorm.weight"
+        );
         assert_eq!(to_hugging_face("blk.0.attn_q.bias").unwrap(), "model.layers.0.self_attn.q_proj.bias");
         assert_eq!(to_hugging_face("rope_freqs.weight"), None);
     }

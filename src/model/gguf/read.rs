@@ -29,8 +29,11 @@ impl GgufModel {
     pub fn open(path: &Path) -> Result<(Self, ModelConfig)> {
         let file = GgufFile::open(path)?;
         let config = file.config().context(|| format!("reading {}", path.display()))?;
-        let names =
-            file.tensors.keys().filter_map(|name| Some((names::to_hugging_face(name)?, name.clone()))).collect();
+        let names = file
+            .tensors
+            .keys()
+            .filter_map(|name| Some((names::to_hugging_face(name)?, name.clone())))
+            .collect();
         Ok((Self { file, names, head_dim: config.head_dim }, config))
     }
 

@@ -91,7 +91,8 @@ fn describe(file: &GgufFile, tokens: &[String], bos: Option<&SpecialToken>) -> R
         // A repeated text keeps its first id, as in llama.cpp.
         vocabulary.entry(token.as_str()).or_insert_with(|| json!(id));
     }
-    let merges: Vec<_> = texts(file, "tokenizer.ggml.merges")?.iter().map(|merge| merge.split_once(' ')).collect();
+    let merges: Vec<_> =
+        texts(file, "tokenizer.ggml.merges")?.iter().map(|merge| merge.split_once(' ')).collect();
     if let Some(at) = merges.iter().position(Option::is_none) {
         return Err(Error::data(format!("tokenizer.ggml.merges: entry {at} is not two tokens")));
     }
@@ -123,7 +124,8 @@ fn describe(file: &GgufFile, tokens: &[String], bos: Option<&SpecialToken>) -> R
 
 fn added_tokens(file: &GgufFile, tokens: &[String]) -> Vec<Value> {
     let Some(GgufValue::Integers(kinds)) = file.value("tokenizer.ggml.token_type") else { return Vec::new() };
-    let added = tokens.iter().zip(kinds).enumerate().filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind));
+    let added =
+        tokens.iter().zip(kinds).enumerate().filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind));
     added
         .map(|(id, (token, &kind))| {
             json!({
@@ -136,9 +138,7 @@ fn added_tokens(file: &GgufFile, tokens: &[String]) -> Vec<Value> {
 
 /// Normalizer and pre-tokenizer by the name that llama.cpp's converter gives to each family.
 fn pre_tokenizer(kind: &str) -> Result<(Value, Value)> {
-    let byte_level = |use_regex: bool| {
-        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
-    };
+    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
     let split = |pattern: &str| {
         let split = json!({
             "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
@@ -153,8 +153,9 @@ fn pre_tokenizer(kind: &str) -> Result<(Value, Value)> {
         "default" | "gpt-2" | "gpt2" => Ok((Value::Null, byte_level(true))),
         "llama-bpe" | "llama3" => Ok((Value::Null, split(LLAMA3_PATTERN))),
         "qwen2" => Ok((json!({ "type": "NFC" }), split(QWEN2_PATTERN))),
-        other => Err(Error::data(format!("the pre-tokenizer {other} is not supported"))
-            .hint("supported: smollm, starcoder, gpt-2, llama-bpe, qwen2; or use the model's original folder")),
+        other => Err(Error::data(format!("the pre-tokenizer {other} is not supported")).hint(
+            "supported: smollm, starcoder, gpt-2, llama-bpe, qwen2; or use the model's original folder",
+        )),
     }
 }
 
