@@ -11,6 +11,8 @@
 
 pub mod adapter;
 pub mod autodiff;
+pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
