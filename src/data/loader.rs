@@ -129,6 +129,11 @@ impl Loader {
         self.order.windows()
     }
 
+    /// The rows.
+    pub fn dataset(&self) -> Arc<Dataset> {
+        self.dataset.clone()
+    }
+
     /// The position of the next window.
     pub fn state(&self) -> &LoaderState {
         &self.state

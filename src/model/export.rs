@@ -108,7 +108,11 @@ fn index(layout: &Layout, type_of: impl Fn(&str) -> FloatType) -> Value {
     json!({ "metadata": { "total_size": total }, "weight_map": weight_map })
 }
 
-fn write_tokenizer(source: &ModelSource, folder: &Path) -> Result<()> {
+/// Writes the tokenizer, its chat template and generation defaults into `folder`.
+///
+/// # Errors
+/// A data error if a file cannot be read or written.
+pub fn write_tokenizer(source: &ModelSource, folder: &Path) -> Result<()> {
     match &source.tokenizer {
         TokenizerSource::Gguf(tokenizer) => {
             write_text(folder, "tokenizer.json", &tokenizer.tokenizer_json)?;
