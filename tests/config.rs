@@ -1,5 +1,7 @@
 //! The configuration through its public interface: folders of good and bad files, overrides, round trip, schema.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use lazytune::config::{
     self, Method, ModelLocation, RunConfig, RunLength, ScheduleKind, TargetModules, Validation,
 };

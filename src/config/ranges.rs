@@ -48,9 +48,12 @@ fn check_value(key: &str, value: &Value, schema: &Value, place: Place, problems:
     }
 }
 
+/// A schema keyword, its words, and whether a number keeps to a bound.
+type Bound = (&'static str, &'static str, fn(f64, f64) -> bool);
+
 /// The range in words when the number lies outside it.
 fn out_of_range(value: &Value, schema: &Value) -> Option<String> {
-    let bounds: [(&str, &str, fn(f64, f64) -> bool); 4] = [
+    let bounds: [Bound; 4] = [
         ("minimum", "at least", |value, bound| value >= bound),
         ("exclusiveMinimum", "greater than", |value, bound| value > bound),
         ("maximum", "at most", |value, bound| value <= bound),
