@@ -5,6 +5,8 @@
 
 pub mod adamw;
 pub mod attention;
+#[cfg(test)]
+mod fused_tests;
 pub mod lanes;
 pub mod number;
 pub mod plain;
