@@ -275,3 +275,98 @@ fn describe(panic: &(dyn Any + Send)) -> String {
         .unwrap_or("no message");
     format!("a kernel failed: {message}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// Counts how often each of its parts ran; fails at one of them.
+    struct Counter {
+        runs: Arc<Vec<AtomicU32>>,
+        fails_at: Option<usize>,
+        scratch: usize,
+    }
+
+    impl Kernel for Counter {
+        fn parts(&self) -> usize {
+            self.runs.len()
+        }
+
+        fn run(&self, part: usize, scratch: &mut [u8]) {
+            assert_ne!(Some(part), self.fails_at, "part {part} was told to fail");
+            assert!(scratch.len() >= self.scratch && scratch.as_ptr().align_offset(64) == 0);
+            scratch.fill(part as u8);
+            self.runs[part].fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn scratch_bytes(&self) -> usize {
+            self.scratch
+        }
+    }
+
+    fn batch(sizes: &[usize], fails_at: Option<usize>) -> (Arc<Batch>, Vec<Arc<Vec<AtomicU32>>>) {
+        let counts: Vec<Arc<Vec<AtomicU32>>> =
+            sizes.iter().map(|&n| Arc::new((0..n).map(|_| AtomicU32::new(0)).collect())).collect();
+        let kernels = counts.iter().map(|runs| {
+            let counter = Counter { runs: Arc::clone(runs), fails_at, scratch: 100 * runs.len() };
+            Box::new(counter) as Box<dyn Kernel>
+        });
+        (Arc::new(Batch::new(kernels.collect())), counts)
+    }
+
+    #[test]
+    fn every_part_runs_once_in_each_of_many_runs() {
+        for threads in [1, 2, 3, 8] {
+            let pool = ThreadPool::new(threads).unwrap();
+            let (batch, counts) = batch(&[3, 0, 1, 17, 0], None);
+            let (small, _) = super::tests::batch(&[1], None);
+            for round in 1..=3000u32 {
+                pool.run(&batch).unwrap();
+                assert!(counts.iter().flat_map(|c| c.iter()).all(|c| c.load(Ordering::Relaxed) == round));
+                if round % 500 == 0 {
+                    // Long enough for the workers to fall asleep.
+                    std::thread::sleep(Duration::from_millis(2));
+                    pool.run(&small).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_and_the_pool_lives_on() {
+        let pool = ThreadPool::new(3).unwrap();
+        let (bad, _) = batch(&[100], Some(40));
+        let (good, counts) = batch(&[5], None);
+        for round in 1..=20u32 {
+            let error = pool.run(&bad).unwrap_err();
+            assert!(error.to_string().contains("part 40 was told to fail"), "{error}");
+            pool.run(&good).unwrap();
+            assert!(counts[0].iter().all(|c| c.load(Ordering::Relaxed) == round));
+        }
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let pool = ThreadPool::new(2).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let (batch, counts) = batch(&[7, 2], None);
+                    for round in 1..=300u32 {
+                        pool.run(&batch).unwrap();
+                        assert!(
+                            counts.iter().flat_map(|c| c.iter()).all(|c| c.load(Ordering::Relaxed) == round)
+                        );
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn an_empty_batch_is_done_at_once() {
+        ThreadPool::new(2).unwrap().run(&Arc::new(Batch::new(Vec::new()))).unwrap();
+    }
+}

@@ -7,6 +7,8 @@ pub mod adamw;
 pub mod attention;
 mod build;
 #[cfg(test)]
+mod fused_tests;
+#[cfg(test)]
 mod harness;
 pub mod lanes;
 pub mod linear;

@@ -89,12 +89,9 @@ impl StepBuilder {
     /// A shape error if the model's description does not fit together.
     pub fn build(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<StepGraph> {
         let (loss, names) = self.loss(kind, rows, sequence);
-        let loss = if target.lacks_kernel(&Operation::SwiGlu) {
-            let plain = decompose(&loss.graph().freeze(&[loss.clone()])?, &|operation| target.lacks_kernel(operation))?;
-            plain.thaw().pop().ok_or_else(|| Error::internal("the loss was lost"))?
-        } else {
-            loss
-        };
+        let lacks_kernel = |operation: &Operation| target.lacks_kernel(operation);
+        let plain = decompose(&loss.graph().freeze(std::slice::from_ref(&loss))?, &lacks_kernel)?;
+        let loss = plain.thaw().pop().ok_or_else(|| Error::internal("the loss was lost"))?;
         let graph = loss.graph().clone();
         let mut outputs = vec![loss.clone()];
         let mut effects = Vec::new();
@@ -113,10 +110,7 @@ impl StepBuilder {
         let read_back = outputs.len();
         outputs.extend(effects);
         let built = graph.len();
-        let mut graph = graph.freeze(&outputs)?;
-        if target.lacks_kernel(&Operation::SumOfSquares) {
-            graph = decompose(&graph, &|operation| target.lacks_kernel(operation))?;
-        }
+        let graph = decompose(&graph.freeze(&outputs)?, &lacks_kernel)?;
         Ok(StepGraph { graph, read_back, built })
     }
 

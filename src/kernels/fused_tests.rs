@@ -1,0 +1,186 @@
+//! The elementwise and row-wise fused kernels against their formulas in f64.
+
+use proptest::prelude::*;
+
+use super::adamw::{AdamW, AdamWStates, AdamWStep};
+use super::rms_norm::{RmsNorm, RmsNormGrad};
+use super::rope::Rope;
+use super::sum_of_squares::SumOfSquares;
+use super::swiglu::{SwiGlu, SwiGluGrad};
+use super::testing::{cases, input, noise, output, outputs, relative_error, report, run, widen};
+use crate::graph::{AdamWSpec, Scalar};
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    #[test]
+    fn rms_norm_and_its_gradient(n in 1usize..90, d in 1usize..700, seed in 0u64..1000) {
+        let (x, weight, dy) = (noise(n * d, seed), noise(d, seed + 1), noise(n * d, seed + 2));
+        let (mut y, mut dx, mut dweight) = (vec![0.0; n * d], vec![0.0; n * d], vec![0.0; d]);
+        let (wide_x, wide_w, wide_dy) = (widen(&x), widen(&weight), widen(&dy));
+        for row in 0..n {
+            let x = &wide_x[row * d..(row + 1) * d];
+            let dy = &wide_dy[row * d..(row + 1) * d];
+            let r = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / d as f64 + 1e-5).sqrt();
+            let mean = (0..d).map(|i| dy[i] * wide_w[i] * x[i] * r).sum::<f64>() / d as f64;
+            for i in 0..d {
+                y[row * d + i] = x[i] * r * wide_w[i];
+                dx[row * d + i] = r * (dy[i] * wide_w[i] - x[i] * r * mean);
+                dweight[i] += dy[i] * x[i] * r;
+            }
+        }
+        let [actual] = outputs([n * d], |[y]| {
+            Box::new(RmsNorm::new(1e-5, input(&x), input(&weight), y).unwrap())
+        });
+        prop_assert!(relative_error(&actual, &y) < 1e-6);
+        let [actual_dx, actual_dw] = outputs([n * d, d], |[dx, dw]| {
+            let grad = RmsNormGrad::new(1e-5, input(&x), input(&weight), input(&dy), dx, Some(dw));
+            Box::new(grad.unwrap())
+        });
+        // With one column dx cancels to epsilon's share: measured against what it is the difference of.
+        let scale = dx.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+        let error = actual_dx.iter().zip(&dx).fold(0.0f64, |m, (a, e)| m.max((f64::from(*a) - e).abs()));
+        prop_assert!(error / scale < 1e-3, "{}", error / scale);
+        prop_assert!(d < 8 || relative_error(&actual_dx, &dx) < 5e-6);
+        prop_assert!(relative_error(&actual_dw, &dweight) < 5e-6);
+        let [without] = outputs([n * d], |[dx]| {
+            Box::new(RmsNormGrad::new(1e-5, input(&x), input(&weight), input(&dy), dx, None).unwrap())
+        });
+        prop_assert_eq!(without, actual_dx);
+    }
+
+    #[test]
+    fn rope_rotates_pairs_and_back(n in 1usize..80, heads in 1usize..5, half in 1usize..40) {
+        let width = heads * 2 * half;
+        let (x, angles) = (noise(n * width, 1), noise(n * half, 2));
+        let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
+        let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
+        let rotate = |x: &[f32], inverse| {
+            let [y] = outputs([n * width], |[y]| {
+                let table = [input(&cos), input(&sin)];
+                Box::new(Rope::new([width, 2 * half], inverse, input(x), table, y).unwrap())
+            });
+            y
+        };
+        let y = rotate(&x, false);
+        for (row, head, i) in (0..n).flat_map(|r| (0..heads).flat_map(move |h| (0..half).map(move |i| (r, h, i)))) {
+            let (at, angle) = (row * width + head * 2 * half + i, f64::from(angles[row * half + i]));
+            let (a, b) = (f64::from(x[at]), f64::from(x[at + half]));
+            prop_assert!((f64::from(y[at]) - (a * angle.cos() - b * angle.sin())).abs() < 1e-6);
+            prop_assert!((f64::from(y[at + half]) - (b * angle.cos() + a * angle.sin())).abs() < 1e-6);
+        }
+        prop_assert!(relative_error(&rotate(&y, true), &widen(&x)) < 1e-6);
+    }
+}
+
+#[test]
+fn swiglu_and_its_gradient() {
+    let n = 50_003;
+    let gate: Vec<f32> = noise(n, 1).iter().map(|x| x * 12.0).collect();
+    let (up, dy) = (noise(n, 2), noise(n, 3));
+    let wide = |i: usize| (f64::from(gate[i]), f64::from(up[i]), f64::from(dy[i]));
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let (mut y, mut dgate, mut dup) = (vec![], vec![], vec![]);
+    for (g, u, d) in (0..n).map(wide) {
+        y.push(g * sigmoid(g) * u);
+        dgate.push(d * u * sigmoid(g) * (1.0 + g * (1.0 - sigmoid(g))));
+        dup.push(d * g * sigmoid(g));
+    }
+    let [actual] = outputs([n], |[y]| Box::new(SwiGlu::new(input(&gate), input(&up), y).unwrap()));
+    assert!(relative_error(&actual, &y) < 5e-7);
+    let [actual_dgate, actual_dup] = outputs([n, n], |[dgate, dup]| {
+        Box::new(SwiGluGrad::new(input(&gate), input(&up), input(&dy), dgate, dup).unwrap())
+    });
+    assert!(relative_error(&actual_dgate, &dgate) < 1e-6);
+    assert!(relative_error(&actual_dup, &dup) < 5e-7);
+}
+
+#[test]
+fn sum_of_squares_spans_tensors() {
+    let tensors = [noise(1000, 1), noise(0, 2), noise(37, 3)];
+    let expected: f64 = tensors.iter().flatten().map(|&x| f64::from(x).powi(2)).sum();
+    let [total] = outputs([1], |[total]| {
+        Box::new(SumOfSquares::new(tensors.iter().map(|x| input(x)).collect(), total).unwrap())
+    });
+    assert!(relative_error(&total, &[expected]) < 1e-7);
+}
+
+const SPEC: AdamWSpec =
+    AdamWSpec { beta1: Scalar(0.9), beta2: Scalar(0.999), epsilon: Scalar(1e-8), weight_decay: Scalar(0.01) };
+
+#[test]
+fn adamw_follows_the_published_update() {
+    let n = 40_000;
+    let mut p = noise(n, 1);
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    let mut wide: Vec<[f64; 3]> = p.iter().map(|&p| [f64::from(p), 0.0, 0.0]).collect();
+    for step in 1..=5 {
+        let gradient = noise(n, 10 + step);
+        let (rate, number, factor) = ([1e-2f32], [step as f32], [0.5f32]);
+        let states = AdamWStates {
+            parameter: output(&mut p),
+            first_moment: output(&mut m),
+            second_moment: output(&mut v),
+        };
+        let numbers = AdamWStep {
+            learning_rate: input(&rate),
+            number: input(&number),
+            gradient_factor: input(&factor),
+        };
+        run(&AdamW::new(SPEC, states, input(&gradient), numbers).unwrap(), Some(step));
+        for ([p, m, v], g) in wide.iter_mut().zip(&gradient) {
+            let (g, rate) = (f64::from(*g) * 0.5, f64::from(1e-2f32));
+            *m = 0.9 * *m + 0.1 * g;
+            *v = 0.999 * *v + 0.001 * g * g;
+            let (first, second) =
+                (*m / (1.0 - 0.9f64.powi(step as i32)), *v / (1.0 - 0.999f64.powi(step as i32)));
+            *p -= rate * 0.01 * *p + rate * first / (second.sqrt() + 1e-8);
+        }
+    }
+    let column = |i: usize| wide.iter().map(|state| state[i]).collect::<Vec<_>>();
+    assert!(relative_error(&p, &column(0)) < 1e-6);
+    assert!(relative_error(&m, &column(1)) < 1e-6);
+    assert!(relative_error(&v, &column(2)) < 1e-6);
+}
+
+/// GB/s read and written for SmolLM2-135M at 4 x 512 tokens.
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    let (n, d, f) = (2048, 576, 1536);
+    let (x, dy, weight) = (noise(n * d, 1), noise(n * d, 2), noise(d, 3));
+    let (gate, up, dh) = (noise(n * f, 4), noise(n * f, 5), noise(n * f, 6));
+    let table = noise(n * 32, 7);
+    let (mut y, mut h, mut h2) = (vec![0.0f32; n * d], vec![0.0f32; n * f], vec![0.0f32; n * f]);
+    let (mut dw, mut total) = (vec![0.0f32; d], [0.0]);
+    let token_bytes = (n * d * 4) as f64;
+    let hidden_bytes = (n * f * 4) as f64;
+    let norm = RmsNorm::new(1e-5, input(&x), input(&weight), output(&mut y)).unwrap();
+    report("rms_norm", Box::new(norm), 2.0 * token_bytes, "GB/s");
+    for dw in [None, Some(output(&mut dw))] {
+        let name = if dw.is_some() { "rms_norm_grad with dweight" } else { "rms_norm_grad" };
+        let (x, dy) = (input(&x), input(&dy));
+        let norm = RmsNormGrad::new(1e-5, x, input(&weight), dy, output(&mut y), dw).unwrap();
+        report(name, Box::new(norm), 3.0 * token_bytes, "GB/s");
+    }
+    let tables = [input(&table), input(&table)];
+    let rope = Rope::new([d, 64], false, input(&x), tables, output(&mut y)).unwrap();
+    report("rope", Box::new(rope), 2.0 * token_bytes, "GB/s");
+    let swiglu = SwiGlu::new(input(&gate), input(&up), output(&mut h)).unwrap();
+    report("swiglu", Box::new(swiglu), 3.0 * hidden_bytes, "GB/s");
+    let (gate, up, dh) = (input(&gate), input(&up), input(&dh));
+    let grad = SwiGluGrad::new(gate, up, dh, output(&mut h), output(&mut h2)).unwrap();
+    report("swiglu_grad", Box::new(grad), 5.0 * hidden_bytes, "GB/s");
+    let squares = SumOfSquares::new(vec![gate], output(&mut total)).unwrap();
+    report("sum_of_squares", Box::new(squares), hidden_bytes, "GB/s");
+    let (mut p, mut m, mut v) = (vec![0.0; n * f], vec![0.0; n * f], vec![0.0; n * f]);
+    let states = AdamWStates {
+        parameter: output(&mut p),
+        first_moment: output(&mut m),
+        second_moment: output(&mut v),
+    };
+    let one = [1.0f32];
+    let step = AdamWStep { learning_rate: input(&one), number: input(&one), gradient_factor: input(&one) };
+    let adamw = AdamW::new(SPEC, states, gate, step).unwrap();
+    report("adamw", Box::new(adamw), 7.0 * hidden_bytes, "GB/s");
+}
