@@ -57,3 +57,8 @@ pub fn resolve(name: &str, _options: &HubOptions) -> Result<PathBuf> {
 #[cfg(feature = "hub")]
 #[path = "hub_download.rs"]
 mod download;
+
+#[cfg(feature = "hub")]
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;
