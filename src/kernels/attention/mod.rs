@@ -1,7 +1,8 @@
 //! Causal grouped-query attention in tiles (Dao 2023, arXiv:2307.08691): no [seq, seq] matrix is ever in memory.
 //!
 //! Scores are held transposed, [keys, queries], so that vectors run along queries: maxima, sums and rescaling need no
-//! step across lanes, and keys and values are read as they lie. All arithmetic is f32.
+//! step across lanes, and keys and values are read as they lie. The heads that share a kv head stand side by side: a
+//! matrix's columns are [heads of the group, QUERIES]. All arithmetic is f32.
 
 mod cached;
 mod forward;

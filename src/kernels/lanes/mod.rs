@@ -41,6 +41,11 @@ pub trait Lanes: Copy + 'static {
     fn scale_by_power(value: Self::Vector, shifted: Self::Vector) -> Self::Vector;
     /// `value`, or 0 where `x < bound`.
     fn zero_where_below(value: Self::Vector, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
+    /// Transposes a block of WIDTH rows and columns.
+    ///
+    /// # Safety
+    /// Both pointers are the first element of such a block in a matrix with the given values from row to row.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 }
 
 /// A kernel whose parts are compiled for every instruction set; it is a [`Kernel`] by that.
