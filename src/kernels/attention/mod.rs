@@ -23,7 +23,7 @@ use crate::graph::AttentionSpec;
 /// Queries in a block: two vectors of the widest instruction set.
 const QUERIES: usize = 32;
 /// Keys in a tile.
-const KEYS: usize = 64;
+const KEYS: usize = 128;
 /// Score of a key that the query does not see.
 const MASKED: f32 = -1e30;
 
