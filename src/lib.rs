@@ -9,9 +9,23 @@
 //!                                                                        \-> metrics
 //! ```
 
+pub mod adapter;
+pub mod autodiff;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
 pub mod error;
 pub mod executor;
+pub mod generate;
 pub mod graph;
 pub mod kernels;
+pub mod metrics;
+pub mod model;
+pub mod optim;
+pub mod passes;
+pub mod plan;
+pub mod tensor_file;
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

@@ -1,5 +1,19 @@
-//! Runs plans.
+//! Replays plans: one run loop, devices behind one trait, an asynchronous front.
 
+mod async_executor;
+mod cpu;
+mod device;
+mod engine;
+mod host_tensor;
+mod observer;
 mod pool;
+mod tensor_cache;
 
+pub use async_executor::AsyncGraphExecutor;
+pub use cpu::{CpuDevice, CpuOptions, CpuTarget};
+pub use device::{Device, DeviceCounters, WeightLoader};
+pub use engine::{StepInputs, StepOutcome};
+pub use host_tensor::{HostTensor, HostValues};
+pub use observer::{Observer, Profile, ProfileRow, Sequential, Unobserved, kind_of};
 pub use pool::{Batch, ThreadPool};
+pub use tensor_cache::{CacheKey, TensorCache};

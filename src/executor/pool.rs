@@ -23,13 +23,13 @@ const STOP: usize = usize::MAX / 2;
 
 /// Kernels that may run side by side.
 pub struct Batch {
-    kernels: Vec<Box<dyn Kernel>>,
+    kernels: Vec<Arc<dyn Kernel>>,
     parts: usize,
     scratch_bytes: usize,
 }
 
 impl Batch {
-    pub fn new(kernels: Vec<Box<dyn Kernel>>) -> Self {
+    pub fn new(kernels: Vec<Arc<dyn Kernel>>) -> Self {
         let parts = kernels.iter().map(|kernel| kernel.parts()).sum();
         let scratch_bytes = kernels.iter().map(|kernel| kernel.scratch_bytes()).max().unwrap_or(0);
         Self { kernels, parts, scratch_bytes }

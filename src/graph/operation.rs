@@ -31,6 +31,9 @@ pub enum Binary {
     Subtract,
     Multiply,
     Divide,
+    Minimum,
+    /// 1 where both sides are equal, else 0.
+    Equal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,6 +145,12 @@ pub enum Operation {
         seq: usize,
         dtype: DType,
     },
+    /// (start u32 [1]) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cache row j <= start + i.
+    CacheMask {
+        seq: usize,
+        capacity: usize,
+        dtype: DType,
+    },
     /// (seed u32 [2]) -> shape: 0 with the given probability, else 1 / (1 - probability); `stream` tells nodes apart.
     DropoutMask {
         stream: u32,
@@ -188,6 +197,7 @@ pub enum Operation {
     /// (hidden [n, d], weight [vocab, d], targets u32 [n]) -> loss f32 [n], 0 at ignored targets.
     ProjectedCrossEntropy,
     /// (hidden, weight, targets, dloss f32 [n]) -> loss f32 [n], log-sum-exp f32 [n], dhidden [n, d].
+    /// Where the weight is packed, a fifth input is the weight packed the other way.
     ProjectedCrossEntropyGrad,
     /// (hidden, weight, targets, dloss, log-sum-exp) -> dweight [vocab, d].
     ProjectedCrossEntropyWeightGrad,
@@ -216,4 +226,26 @@ pub struct LowRank {
     pub scale: Scalar,
     /// v is [r, out] instead of [out, r].
     pub transpose: bool,
+}
+
+impl Operation {
+    /// Whether the operation does work: leaves and views of other values do not.
+    pub fn computes(&self) -> bool {
+        !self.is_leaf() && !self.is_view()
+    }
+
+    /// A value from outside the graph.
+    pub fn is_leaf(&self) -> bool {
+        matches!(self, Self::Input(_) | Self::Frozen(_) | Self::State(_))
+    }
+
+    /// The same bytes as the first input, or as a part of them.
+    pub fn is_view(&self) -> bool {
+        matches!(self, Self::Reshape(_) | Self::Output(_))
+    }
+
+    /// Whether the operation writes into the state that is its first input, and returns that state.
+    pub fn updates_state(&self) -> bool {
+        matches!(self, Self::AdamW(_) | Self::Assign | Self::WriteRows)
+    }
 }

@@ -52,6 +52,9 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// No axes, one element.
+    pub const SCALAR: Self = Self { extents: [1; MAX_RANK], rank: 0 };
+
     /// # Errors
     /// A shape error if there are more than [`MAX_RANK`] axes or the element count overflows.
     pub fn new(dims: &[usize]) -> Result<Self> {

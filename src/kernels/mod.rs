@@ -5,13 +5,21 @@
 
 pub mod adamw;
 pub mod attention;
+mod build;
 #[cfg(test)]
 mod fused_tests;
+#[cfg(test)]
+mod harness;
 pub mod lanes;
+pub mod linear;
+pub mod matmul;
+mod memory;
 pub mod number;
+pub mod pack;
 pub mod plain;
 pub mod rms_norm;
 pub mod rope;
+pub mod simd;
 mod span;
 pub mod split;
 pub mod sum_of_squares;
@@ -19,6 +27,8 @@ pub mod swiglu;
 #[cfg(test)]
 mod testing;
 
+pub use build::{build, packed_bytes};
+pub use memory::{Memory, Operand};
 pub use span::{In, Out};
 
 /// One operation bound to its memory, as independent parts.

@@ -101,6 +101,9 @@ impl<T: Float> Body for Binary<T> {
             graph::Binary::Subtract => zip(a, b, y, |a, b| a - b),
             graph::Binary::Multiply => zip(a, b, y, |a, b| a * b),
             graph::Binary::Divide => zip(a, b, y, |a, b| a / b),
+            // The right side where they cannot be compared: a NaN there is kept.
+            graph::Binary::Minimum => zip(a, b, y, |a, b| if a < b { a } else { b }),
+            graph::Binary::Equal => zip(a, b, y, |a, b| T::Wide::from_f64(if a == b { 1.0 } else { 0.0 })),
         }
     }
 }

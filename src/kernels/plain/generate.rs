@@ -121,6 +121,44 @@ impl<T: Float> Body for AttentionMask<T> {
     }
 }
 
+/// (start [1]) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cached key j <= start + i,
+/// [`MASKED`] elsewhere.
+#[derive(Debug)]
+pub struct CacheMask<T> {
+    capacity: usize,
+    start: In<u32>,
+    y: Out<T>,
+    split: Split,
+}
+
+impl<T: Float> CacheMask<T> {
+    /// # Errors
+    /// An internal error if the lengths do not fit.
+    pub fn new(seq: usize, capacity: usize, start: In<u32>, y: Out<T>) -> Result<Self> {
+        expect_len("the first query's position", start.len(), 1)?;
+        expect_len("the cache mask", y.len(), seq * capacity)?;
+        Ok(Self { capacity, start, y, split: Split::rows(seq, capacity * size_of::<T>()) })
+    }
+}
+
+impl<T: Float> Body for CacheMask<T> {
+    fn parts(&self) -> usize {
+        self.split.count()
+    }
+
+    #[inline(always)]
+    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+        let start = self.start.as_slice()[0] as usize;
+        for row in self.split.range(part) {
+            // SAFETY: parts are disjoint ranges of rows.
+            let y = unsafe { self.y.range(row * self.capacity..(row + 1) * self.capacity) };
+            let (seen, unseen) = y.split_at_mut((start + row + 1).min(self.capacity));
+            seen.fill(T::from_f64(0.0));
+            unseen.fill(T::from_f64(MASKED));
+        }
+    }
+}
+
 /// (seed [2]) -> 0 with the given probability, else 1 / (1 - probability).
 ///
 /// The bits come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): block i gives

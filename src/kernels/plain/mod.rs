@@ -10,6 +10,6 @@ mod tests;
 
 pub use copy::{Concat, Copy, StridedCopy, WriteRows};
 pub use elementwise::{Affine, Binary, Cast, Unary};
-pub use generate::{AttentionMask, DropoutMask, Fill, MASKED, RopeTable};
+pub use generate::{AttentionMask, CacheMask, DropoutMask, Fill, MASKED, RopeTable};
 pub use indexed::{Embedding, ScatterLast, ScatterRows, TakeLast};
 pub use reduce::Reduce;

@@ -1,0 +1,157 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Fine-tune language models with LoRA: one lazy graph per step, planned once, replayed on your machine.
+#[derive(Debug, Parser)]
+#[command(name = "lazytune", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train an adapter (or a whole model) as a TOML file says
+    Train(TrainArguments),
+    /// Show what a training step would do and how much memory it takes, without loading a weight
+    Plan(PlanArguments),
+    /// Check a configuration, its data and its model, and list what is wrong
+    Check(CheckArguments),
+    /// Continue a prompt with a model, with or without an adapter
+    Generate(GenerateArguments),
+    /// Fold an adapter into its model and write a Hugging Face folder
+    Merge(MergeArguments),
+    /// Describe the configuration file
+    Config(ConfigArguments),
+}
+
+impl Arguments {
+    /// Whether only errors are wanted.
+    pub fn quiet(&self) -> bool {
+        matches!(&self.command, Command::Train(arguments) if arguments.quiet)
+    }
+}
+
+/// A configuration with changes.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// TOML file; `lazytune config schema` and configs/reference.toml list its keys
+    #[arg(value_name = "CONFIG")]
+    pub path: PathBuf,
+    /// Change a key of the file: --set train.batch_size=8 (repeatable)
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazytune train configs/quickstart.toml
+  lazytune train run.toml --set adapter.r=16 --max-steps 100
+  lazytune train run.toml --resume                     continue from the latest checkpoint
+  lazytune train run.toml --resume runs/run/checkpoint-50
+
+Ctrl-C finishes the step, saves and exits with code 130; a second Ctrl-C exits at once.")]
+pub struct TrainArguments {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Where checkpoints, metrics and the result go; default: train.output_dir
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Continue a run: from this checkpoint, or from the latest one in the run directory
+    #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1)]
+    pub resume: Option<Option<PathBuf>>,
+    /// Stop after this many optimizer steps, whatever the file says
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<usize>,
+    /// Print errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Tokens per row; default: data.max_length
+    #[arg(long, value_name = "TOKENS")]
+    pub sequence: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    pub config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazytune generate --model HuggingFaceTB/SmolLM2-135M-Instruct --prompt 'Define love'
+  lazytune generate --model model.gguf --adapter runs/run/adapter --prompt 'Define love' --compare")]
+pub struct GenerateArguments {
+    /// A Hugging Face folder, a .gguf file, or a name on the hub
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// A PEFT adapter folder
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What the user says; the model's chat template is applied
+    #[arg(long, short, value_name = "TEXT")]
+    pub prompt: String,
+    /// What the system message says
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Continue the prompt as it is, without the chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_tokens: usize,
+    /// 0 always takes the likeliest token; higher values are more varied
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Sample from the likeliest tokens whose probabilities add up to this
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Random seed for sampling
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Threads that compute; default: all cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print what the model says without the adapter, and with it
+    #[arg(long, requires = "adapter")]
+    pub compare: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArguments {
+    /// A Hugging Face folder, a .gguf file, or a name on the hub
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// A PEFT adapter folder
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Folder to write; it must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a JSON schema of the configuration file, for editors
+    Schema,
+    /// Print a configuration with every default filled in
+    Show(ConfigFile),
+}

@@ -1,0 +1,67 @@
+//! `lazytune check`
+
+use super::arguments::CheckArguments;
+use super::printer::Printer;
+use super::progress::counter;
+use crate::config;
+use crate::data::{ChatTokenizer, Splits};
+use crate::error::{Error, Result};
+use crate::train::model::OpenModel;
+use crate::train::setup::adapter_spec;
+
+/// Checks everything that can be checked without training, and goes on after a problem to find the others.
+pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
+    let file = &arguments.config;
+    let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
+    printer.data(&format!("configuration  {} is valid", file.path.display()));
+    let mut problems = Vec::new();
+    let model = kept(OpenModel::open(&config.model, config.train.seed), &mut problems);
+    let mut tokenizer: Option<ChatTokenizer> = None;
+    if let Some(model) = &model {
+        printer.data(&format!("model          {} parameters, {}", model.parameters(), model.name));
+        if config.adapter.method == config::Method::Lora {
+            let layers = adapter_spec(&config).resolve(&model.source.config.linear_modules());
+            if let Some(layers) = kept(layers, &mut problems) {
+                let count: usize = layers.iter().map(|l| l.rank * (l.in_features + l.out_features)).sum();
+                printer.data(&format!("adapter        {} layers, {count} parameters", layers.len()));
+            }
+        }
+        if let Some(folder) = &config.adapter.init {
+            kept(model.adapter(folder), &mut problems);
+        }
+        tokenizer = kept(model.tokenizer(), &mut problems);
+    }
+    let (bar, mut counted) = counter(printer, "tokenizing", "rows");
+    let splits = kept(Splits::load(&config.data, tokenizer.as_ref(), &mut counted), &mut problems);
+    bar.finish_and_clear();
+    if let Some(Splits { train, validation }) = splits {
+        for (name, data) in [("training", Some(&train)), ("validation", validation.as_ref())] {
+            let Some(data) = data else { continue };
+            printer.data(&format!(
+                "{name:<14} {} rows, {} tokens, {} of them supervised",
+                data.len(),
+                data.tokens(),
+                data.supervised_tokens()
+            ));
+            if let Some(model) = &model {
+                kept(data.check_vocabulary(model.source.config.vocab_size), &mut problems);
+            }
+        }
+    }
+    conclude(problems, printer)
+}
+
+/// Every problem is printed; the last one decides the exit code.
+fn conclude(mut problems: Vec<Error>, printer: &Printer) -> Result<()> {
+    let Some(last) = problems.pop() else {
+        printer.data("all good");
+        return Ok(());
+    };
+    let count = problems.len() + 1;
+    problems.iter().for_each(|problem| printer.error(problem));
+    if count > 1 { Err(last.context(format!("{count} problems, the last"))) } else { Err(last) }
+}
+
+fn kept<T>(result: Result<T>, problems: &mut Vec<Error>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}

@@ -1,0 +1,96 @@
+//! `lazytune generate`
+
+use super::arguments::GenerateArguments;
+use super::printer::Printer;
+use crate::data::{ChatTokenizer, Message};
+use crate::error::{Error, Result};
+use crate::executor::AsyncGraphExecutor;
+use crate::generate::{Generator, Sampling};
+use crate::model::Trained;
+use crate::train::model::{OpenModel, open_executor};
+
+pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()> {
+    let sampling = sampling(arguments)?;
+    let model = OpenModel::named(&arguments.model)?;
+    let tokenizer = model.tokenizer()?;
+    let prompt = prompt(arguments, &tokenizer)?;
+    let executor = open_executor(crate::config::DeviceChoice::Auto, arguments.threads)?;
+    executor.set_weights(model.weight_loader()).await?;
+    let adapted = match &arguments.adapter {
+        Some(folder) => {
+            let (trained, values) = model.adapter(folder)?;
+            executor.set_states(values.into_iter().collect()).await?;
+            Some(trained)
+        }
+        None => None,
+    };
+    let session = Session { arguments, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
+    match adapted {
+        Some(adapted) if arguments.compare => {
+            printer.data("--- base");
+            session.answer(&prompt, &Trained::Nothing).await?;
+            printer.data("--- adapted");
+            session.answer(&prompt, &adapted).await
+        }
+        Some(adapted) => session.answer(&prompt, &adapted).await,
+        None => session.answer(&prompt, &Trained::Nothing).await,
+    }
+}
+
+fn sampling(arguments: &GenerateArguments) -> Result<Sampling> {
+    let GenerateArguments { temperature, top_p, seed, .. } = *arguments;
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return Err(Error::user(format!("--temperature is {temperature}, expected 0 or more")));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return Err(Error::user(format!("--top-p is {top_p}, expected more than 0 and at most 1")));
+    }
+    Ok(Sampling { temperature, top_p, seed })
+}
+
+fn prompt(arguments: &GenerateArguments, tokenizer: &ChatTokenizer) -> Result<Vec<u32>> {
+    if arguments.raw || !tokenizer.has_template() {
+        return tokenizer.encode_with_bos(&arguments.prompt);
+    }
+    let system = arguments.system.iter().map(|text| Message::new("system", text.as_str()));
+    let messages: Vec<Message> = system.chain([Message::new("user", arguments.prompt.as_str())]).collect();
+    tokenizer.encode(&tokenizer.render(&messages, None, true)?)
+}
+
+struct Session<'a> {
+    arguments: &'a GenerateArguments,
+    printer: &'a Printer,
+    model: &'a OpenModel,
+    tokenizer: &'a ChatTokenizer,
+    executor: &'a AsyncGraphExecutor,
+    sampling: Sampling,
+}
+
+impl Session<'_> {
+    /// Prints the answer as it comes.
+    async fn answer(&self, prompt: &[u32], trained: &Trained) -> Result<()> {
+        let generator = Generator {
+            executor: self.executor,
+            decoder: &self.model.decoder,
+            trained,
+            dtype: self.model.dtype,
+            stop: self.tokenizer.end_of_sequence_ids(),
+        };
+        let (mut tokens, mut shown) = (Vec::new(), 0);
+        let mut each = |token: u32| {
+            tokens.push(token);
+            // A character may be split over tokens: what ends in the middle of one waits for the rest.
+            if let Ok(text) = self.tokenizer.decode(&tokens)
+                && !text.ends_with('\u{fffd}')
+            {
+                self.printer.data_part(text.get(shown..).unwrap_or_default());
+                shown = text.len();
+            }
+        };
+        let text = generator.generate(prompt, self.arguments.max_tokens, self.sampling, &mut each).await?;
+        self.printer.data("");
+        let rate = text.tokens.len() as f64 / text.took.as_secs_f64().max(1e-9);
+        self.printer.note(&format!("{} tokens, {rate:.1} tokens/s with the prompt", text.tokens.len()));
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! `lazytune plan`
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::arguments::PlanArguments;
+use super::printer::Printer;
+use super::progress::bytes;
+use crate::config::{self, Method, RunConfig};
+use crate::error::{Error, Result};
+use crate::executor::{CpuOptions, CpuTarget, kind_of};
+use crate::graph::{DType, FrozenGraph, Operation};
+use crate::model::Trained;
+use crate::passes;
+use crate::plan::{Place, Plan, Target, compile, lower_bound};
+use crate::train::model::OpenModel;
+use crate::train::setup::{adapter_spec, optimizer};
+use crate::train::{StepBuilder, StepKind};
+
+pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
+    let file = &arguments.config;
+    let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
+    let model = OpenModel::open(&config.model, config.train.seed)?;
+    let sequence = arguments.sequence.unwrap_or(config.data.max_length);
+    let report = report(&config, &model, sequence)?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
+        printer.data(&text);
+    } else {
+        printer.data(report.to_string().trim_end());
+    }
+    Ok(())
+}
+
+/// A step's plan in numbers.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    rows: usize,
+    sequence: usize,
+    /// Nodes that building made, equal ones joined.
+    nodes_built: usize,
+    operations_before_passes: usize,
+    passes: Vec<PassLine>,
+    operations: usize,
+    batches: usize,
+    widest_batch: usize,
+    /// How many batches have how many operations.
+    widths: BTreeMap<usize, usize>,
+    /// Dispatches by kind of operation.
+    kernels: BTreeMap<String, usize>,
+    flops: f64,
+    bytes_moved: f64,
+    memory: Memory,
+}
+
+#[derive(Debug, Serialize)]
+struct PassLine {
+    name: &'static str,
+    before: usize,
+    after: usize,
+    ms: f64,
+}
+
+/// Planned peak bytes by kind.
+#[derive(Debug, Serialize)]
+struct Memory {
+    weights: usize,
+    packed_weights: usize,
+    adapters: usize,
+    optimizer: usize,
+    gradients: usize,
+    /// The arena: activations, gradients of activations and workspace share it.
+    arena: usize,
+    /// No schedule of these batches can do with less arena than this.
+    arena_lower_bound: usize,
+    total: usize,
+}
+
+fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Report> {
+    let trained = match config.adapter.method {
+        Method::Full => Trained::All,
+        Method::Lora => {
+            let layers = adapter_spec(config).resolve(&model.source.config.linear_modules())?;
+            Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
+        }
+    };
+    let builder = StepBuilder {
+        decoder: model.decoder.clone(),
+        trained,
+        dtype: model.dtype,
+        optimizer: optimizer(config),
+        max_positions: sequence,
+    };
+    let target = CpuTarget(CpuOptions::default());
+    let rows = config.train.batch_size;
+    let kind = if config.train.gradient_accumulation_steps > 1 { StepKind::Last } else { StepKind::Only };
+    let step = builder.build(kind, rows, sequence, &target)?;
+    let operations_before_passes = passes::operations(&step.graph);
+    let plan = compile(step.graph, step.read_back, &target)?;
+    let mut widths = BTreeMap::new();
+    plan.batches.iter().for_each(|batch| *widths.entry(batch.len()).or_default() += 1);
+    let mut kernels = BTreeMap::new();
+    for &index in plan.batches.iter().flatten() {
+        *kernels.entry(kind_of(&plan.graph.nodes()[index].operation)).or_default() += 1;
+    }
+    let cost = plan.cost();
+    let pass = |pass: &passes::PassReport| PassLine {
+        name: pass.name,
+        before: pass.operations_before,
+        after: pass.operations_after,
+        ms: pass.took.as_secs_f64() * 1e3,
+    };
+    Ok(Report {
+        model: model.name.clone(),
+        rows,
+        sequence,
+        nodes_built: step.built,
+        operations_before_passes,
+        passes: plan.passes.iter().map(pass).collect(),
+        operations: plan.operations(),
+        batches: plan.batches.len(),
+        widest_batch: plan.batches.iter().map(Vec::len).max().unwrap_or(0),
+        widths,
+        kernels,
+        flops: cost.flops,
+        bytes_moved: cost.bytes,
+        memory: memory(&plan, &target),
+    })
+}
+
+fn memory(plan: &Plan, target: &dyn Target) -> Memory {
+    let nodes = plan.graph.nodes();
+    let placed = |wanted: fn(&Operation) -> bool| -> usize {
+        let leaves = nodes.iter().zip(&plan.places).filter(|(_, place)| **place == Place::Leaf);
+        leaves.filter(|(node, _)| wanted(&node.operation)).map(|(node, _)| target.storage_bytes(node)).sum()
+    };
+    let states = |suffixes: &[&str]| states(&plan.graph, suffixes);
+    let slots: Vec<_> =
+        plan.places.iter().filter_map(|place| if let Place::Arena(slot) = place { Some(*slot) } else { None }).collect();
+    let weights = placed(|operation| matches!(operation, Operation::Frozen(_)));
+    let packed_weights = plan.cached.iter().map(|&index| target.storage_bytes(&nodes[index])).sum();
+    let all_states = placed(|operation| matches!(operation, Operation::State(_)));
+    let optimizer = states(&[".exp_avg", ".exp_avg_sq"]);
+    let accumulated = states(&[".grad"]);
+    let adapters = all_states - optimizer - accumulated;
+    // The accumulators exist in every run, whether its windows have one micro-batch or more.
+    let gradients = adapters;
+    let arena = plan.arena_bytes;
+    Memory {
+        weights,
+        packed_weights,
+        adapters,
+        optimizer,
+        gradients,
+        arena,
+        arena_lower_bound: lower_bound(&slots),
+        total: weights + packed_weights + adapters + optimizer + gradients + arena,
+    }
+}
+
+fn states(graph: &FrozenGraph, suffixes: &[&str]) -> usize {
+    let matching = graph.nodes().iter().filter(|node| match &node.operation {
+        Operation::State(name) => suffixes.iter().any(|suffix| name.ends_with(suffix)),
+        _ => false,
+    });
+    matching.map(|node| node.tensor_type().shape.elements() * DType::F32.size_in_bytes()).sum()
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}: one step of {} rows x {} tokens", self.model, self.rows, self.sequence)?;
+        writeln!(f, "built        {:>7} nodes, {} operations", self.nodes_built, self.operations_before_passes)?;
+        for PassLine { name, before, after, ms } in &self.passes {
+            writeln!(f, "{name:<12} {before:>7} -> {after} operations ({ms:.1} ms)")?;
+        }
+        writeln!(f, "dispatched   {:>7} kernels in {} batches, at most {} wide", self.operations, self.batches, self.widest_batch)?;
+        for (kind, count) in &self.kernels {
+            writeln!(f, "             {count:>7} {kind}")?;
+        }
+        writeln!(f, "arithmetic   {:>10.1} GFLOP", self.flops / 1e9)?;
+        writeln!(f, "traffic      {:>10.1} GB if every operand moved once", self.bytes_moved / 1e9)?;
+        let Memory { weights, packed_weights, adapters, optimizer, gradients, arena, arena_lower_bound, total } = self.memory;
+        let lines = [
+            ("weights", weights),
+            ("packed", packed_weights),
+            ("adapters", adapters),
+            ("optimizer", optimizer),
+            ("gradients", gradients),
+            ("arena", arena),
+            ("total", total),
+        ];
+        for (name, count) in lines {
+            writeln!(f, "{name:<12} {:>10}", bytes(count))?;
+        }
+        writeln!(f, "the arena cannot be smaller than {}", bytes(arena_lower_bound))
+    }
+}

@@ -1,0 +1,97 @@
+//! A checked configuration back to TOML.
+
+use super::sections::{ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation};
+use super::{ModelSection, RunConfig, RunLength, TrainSection};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+impl RunConfig {
+    /// The resolved configuration as TOML: every key that has a value, paths absolute. Loading it gives an equal
+    /// `RunConfig`.
+    ///
+    /// # Errors
+    /// A user error for a path that is not UTF-8, which TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String> {
+        let raw = RawConfig {
+            model: raw_model(&self.model)?,
+            data: self.raw_data()?,
+            adapter: self.adapter.clone(),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            train: raw_train(&self.train),
+            log: self.log.clone(),
+        };
+        toml::to_string_pretty(&raw)
+            .map_err(|error| Error::user(format!("the configuration cannot be written as TOML: {error}")))
+    }
+
+    fn raw_data(&self) -> Result<RawData> {
+        let data = &self.data;
+        let validation = match &data.validation {
+            Validation::None => TextOrList::Text("none".to_owned()),
+            Validation::Auto => TextOrList::Text("auto".to_owned()),
+            Validation::Files(files) => TextOrList::List(texts(files)?),
+        };
+        Ok(RawData {
+            train: Some(TextOrList::List(texts(&data.train)?)),
+            validation,
+            validation_fraction: data.validation_fraction,
+            max_length: data.max_length,
+            shuffle: data.shuffle,
+            packing: data.packing,
+            train_on: data.train_on,
+            overlong: data.overlong,
+            chat_template: data.chat_template.clone(),
+        })
+    }
+}
+
+fn raw_model(model: &ModelSection) -> Result<RawModel> {
+    let path = match &model.path {
+        ModelLocation::Folder(path) | ModelLocation::Gguf(path) => text(path)?,
+        ModelLocation::Hub(name) => name.clone(),
+    };
+    Ok(RawModel {
+        path: Some(path),
+        revision: model.revision.clone(),
+        token_env: model.token_env.clone(),
+        offline: model.offline,
+        cache_dir: model.cache_dir.clone(),
+        dtype: model.dtype,
+        device: model.device,
+        init: model.init,
+        threads: model.threads,
+        memory_budget: model.memory_budget.map(super::sections::ByteSize),
+    })
+}
+
+fn raw_train(train: &TrainSection) -> RawTrain {
+    let (epochs, max_steps) = match train.length {
+        RunLength::Epochs(epochs) => (Some(epochs), None),
+        RunLength::Steps(steps) => (None, Some(steps)),
+    };
+    RawTrain {
+        batch_size: train.batch_size,
+        gradient_accumulation_steps: train.gradient_accumulation_steps,
+        epochs,
+        max_steps,
+        seed: train.seed,
+        eval_steps: train.eval_steps,
+        save_steps: train.save_steps,
+        save_total_limit: train.save_total_limit,
+        output_dir: Some(train.output_dir.clone()),
+        early_stopping_patience: train.early_stopping_patience,
+        sample_prompts: train.sample_prompts.clone(),
+        sample_max_tokens: train.sample_max_tokens,
+    }
+}
+
+fn texts(paths: &[PathBuf]) -> Result<Vec<String>> {
+    paths.iter().map(|path| text(path)).collect()
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::user(format!("{} is not UTF-8: TOML cannot hold this path", path.display())))
+}

@@ -1,0 +1,111 @@
+//! Checks of `[data]`.
+
+use super::{Resolver, paths};
+use crate::config::report::{Place, Problem};
+use crate::config::sections::{DataSection, RawData, TextOrList, Validation};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Files of one key with the place that names each.
+type Found = Vec<(PathBuf, Place)>;
+
+impl Resolver<'_> {
+    pub(super) fn data(&mut self, raw: RawData) -> DataSection {
+        let train = match &raw.train {
+            Some(patterns) => self.files("train", patterns),
+            None => self.no_training_data(),
+        };
+        let validation = self.validation(&raw.validation, &train);
+        if validation != Validation::Auto && raw.validation_fraction != RawData::default().validation_fraction
+        {
+            let place = self.document.value("data", "validation");
+            let problem = self.problem("data", "validation_fraction", "`validation_fraction` is never used");
+            self.report(problem.also(place, "only \"auto\" holds rows out"));
+        }
+        let chat_template = raw.chat_template.map(|file| self.input("data", "chat_template", &file));
+        if let Some(file) = chat_template.as_ref().filter(|file| !file.is_file()) {
+            let problem = self.problem("data", "chat_template", "the chat template is not a file");
+            let looked = format!("looked at {}", file.display());
+            self.report(problem.help(looked));
+        }
+        DataSection {
+            train: train.into_iter().map(|(file, _)| file).collect(),
+            validation,
+            validation_fraction: raw.validation_fraction,
+            max_length: raw.max_length,
+            shuffle: raw.shuffle,
+            packing: raw.packing,
+            train_on: raw.train_on,
+            overlong: raw.overlong,
+            chat_template,
+        }
+    }
+
+    fn no_training_data(&mut self) -> Found {
+        if !self.document.given("data", "train") {
+            let problem = self.problem("data", "train", "[data] needs `train`: the rows to train on");
+            self.report(problem.help("train = \"rows.jsonl\", or a list of files and globs"));
+        }
+        Vec::new()
+    }
+
+    fn validation(&mut self, value: &TextOrList, train: &Found) -> Validation {
+        match value {
+            TextOrList::Text(text) if text == "none" => Validation::None,
+            TextOrList::Text(text) if text == "auto" => Validation::Auto,
+            _ => {
+                let files = self.files("validation", value);
+                for (file, place) in &files {
+                    if let Some((_, first)) = train.iter().find(|(other, _)| same_file(file, other)) {
+                        let title = format!("{} is both trained and validated on", file.display());
+                        let problem = Problem::new(place.clone(), title);
+                        self.report(
+                            problem
+                                .also(first.clone(), "trained on here")
+                                .help("validation = \"auto\" holds rows of the training files out"),
+                        );
+                    }
+                }
+                Validation::Files(files.into_iter().map(|(file, _)| file).collect())
+            }
+        }
+    }
+
+    /// The files that a list of paths and globs names. A file named twice would count twice, and is refused.
+    fn files(&mut self, key: &str, patterns: &TextOrList) -> Found {
+        let mut found = Found::new();
+        let mut seen: HashMap<PathBuf, Place> = HashMap::new();
+        if patterns.items().is_empty() {
+            let problem = self.problem("data", key, format!("`{key}` names no files"));
+            self.report(problem);
+        }
+        for (index, pattern) in patterns.items().iter().enumerate() {
+            let place = match patterns {
+                TextOrList::Text(_) => self.document.value("data", key),
+                TextOrList::List(_) => self.document.element("data", key, index),
+            };
+            match paths::expand(self.base("data", key), pattern) {
+                Ok(files) => {
+                    for file in files {
+                        if let Some(first) = seen.insert(file.clone(), place.clone()) {
+                            let title = format!("{} is named twice", file.display());
+                            let problem = Problem::new(place.clone(), title);
+                            self.report(problem.also(first, "first here"));
+                        } else {
+                            found.push((file, place.clone()));
+                        }
+                    }
+                }
+                Err(reason) => {
+                    let title = format!("`{key}` names no data");
+                    self.report(Problem::new(place, title).label(reason));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn same_file(a: &PathBuf, b: &PathBuf) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}

@@ -1,0 +1,194 @@
+//! Reading files of one JSON object per line, with bounded memory.
+
+use super::example::RowSource;
+use crate::error::{Error, Result, ResultExt};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Longest line that is read, in bytes; far beyond any context length, and short of exhausting memory.
+pub const MAX_LINE_BYTES: usize = 10_000_000;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One non-blank line and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub text: String,
+    pub source: RowSource,
+}
+
+/// Iterates over the non-blank lines of a file; stops after the first error.
+pub struct LineReader {
+    reader: BufReader<File>,
+    file: Arc<Path>,
+    line: usize,
+    failed: bool,
+}
+
+impl LineReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It does not exist, is a folder, or may not be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let doing = || format!("while opening {}", path.display());
+        let file = File::open(path)
+            .context(doing)
+            .map_err(|error| error.hint("check data.train and data.validation"))?;
+        if file.metadata().context(doing)?.is_dir() {
+            return Err(Error::data(format!("{} is a folder", path.display()))
+                .hint("name the files in it, for example with a glob such as data/*.jsonl"));
+        }
+        Ok(Self {
+            reader: BufReader::with_capacity(1 << 16, file),
+            file: Arc::from(path),
+            line: 0,
+            failed: false,
+        })
+    }
+
+    /// The next non-blank line, `None` at the end of the file.
+    fn read_line(&mut self) -> Result<Option<Line>> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let limit = MAX_LINE_BYTES as u64 + 2;
+            let read = (&mut self.reader)
+                .take(limit)
+                .read_until(b'\n', &mut bytes)
+                .context(|| format!("while reading {}", self.file.display()))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.line += 1;
+            if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            let length = bytes.trim_ascii_end().len();
+            let source = RowSource { file: Arc::clone(&self.file), row: self.line };
+            if read as u64 == limit || length > MAX_LINE_BYTES {
+                return Err(Error::data(format!(
+                    "{source}: the line is longer than {} MB",
+                    MAX_LINE_BYTES / 1_000_000
+                ))
+                .hint("split the row, or check that the file has one JSON object per line"));
+            }
+            bytes.truncate(length);
+            if bytes.trim_ascii_start().is_empty() {
+                continue;
+            }
+            return line_text(std::mem::take(&mut bytes), source).map(Some);
+        }
+    }
+}
+
+impl Iterator for LineReader {
+    type Item = Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let line = self.read_line().transpose();
+        self.failed = matches!(line, Some(Err(_)));
+        line
+    }
+}
+
+fn line_text(bytes: Vec<u8>, source: RowSource) -> Result<Line> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Line { text, source }),
+        Err(error) => {
+            let column = error.utf8_error().valid_up_to() + 1;
+            Err(Error::data(format!("{source}:{column}: not valid UTF-8")).hint("convert the file to UTF-8"))
+        }
+    }
+}
+
+impl Line {
+    /// Parses the line as a JSON object.
+    ///
+    /// # Errors
+    /// It is not valid JSON, or not an object.
+    pub fn parse(&self) -> Result<Map<String, Value>> {
+        match serde_json::from_str(&self.text) {
+            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(other) => {
+                let found = super::message::json_type(&other);
+                Err(Error::data(format!("{}: a row must be a JSON object, not {found}", self.source))
+                    .hint(r#"write one object per line, for example {"text": "..."}"#))
+            }
+            Err(error) => Err(self.syntax_error(&error)),
+        }
+    }
+
+    fn syntax_error(&self, error: &serde_json::Error) -> Error {
+        // serde_json ends its messages with a position that counts lines inside the row.
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let hint = if self.source.row == 1 && self.text.starts_with('[') {
+            "the file looks like one JSON list; write one object per line instead (jq -c '.[]' does it)"
+        } else if message.contains("surrogate") {
+            "a \\ud800-\\udfff escape must be one of a pair; remove it or write the character itself"
+        } else {
+            "each line must be one complete JSON object"
+        };
+        Error::data(format!("{}:{}: invalid JSON: {message}", self.source, error.column())).hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Vec<Result<Line>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, bytes).unwrap();
+        LineReader::open(&path).unwrap().collect()
+    }
+
+    #[test]
+    fn blank_lines_are_skipped_and_counted() {
+        let lines = read(b"\xef\xbb\xbf{\"a\": 1}\r\n\n  \n{\"b\": 2}");
+        let lines: Vec<Line> = lines.into_iter().map(Result::unwrap).collect();
+        assert_eq!(lines.iter().map(|line| line.source.row).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(lines[0].parse().unwrap()["a"], 1);
+    }
+
+    #[test]
+    fn long_lines_are_refused_without_reading_on() {
+        let mut bytes = vec![b'x'; MAX_LINE_BYTES + 1];
+        bytes.extend_from_slice(b"\n{}\n");
+        let lines = read(&bytes);
+        assert_eq!(lines.len(), 1);
+        let error = lines[0].as_ref().unwrap_err().to_string();
+        assert!(error.ends_with("rows.jsonl:1: the line is longer than 10 MB"), "{error}");
+    }
+
+    #[test]
+    fn damage_is_located() {
+        for (bytes, expected) in [
+            (&b"{\"a\": \"\xff\"}"[..], "rows.jsonl:1:8: not valid UTF-8"),
+            (b"{}\n{\"a\": }", "rows.jsonl:2:7: invalid JSON: expected value"),
+            (b"{\"a\": \"\\ud800\"}", "rows.jsonl:1:14: invalid JSON: unexpected end of hex escape"),
+            (b"[1, 2]", "rows.jsonl:1: a row must be a JSON object, not a list"),
+            (b"[\n{}\n]", "rows.jsonl:1:1: invalid JSON: EOF while parsing a list"),
+        ] {
+            let error =
+                read(bytes).into_iter().find_map(|line| line.and_then(|line| line.parse()).err()).unwrap();
+            assert!(error.to_string().ends_with(expected), "{error}");
+            assert!(error.hint_text().is_some());
+        }
+    }
+
+    #[test]
+    fn folders_and_missing_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(LineReader::open(folder.path()).err().unwrap().to_string().contains("is a folder"));
+        assert!(LineReader::open(&folder.path().join("none.jsonl")).is_err());
+    }
+}

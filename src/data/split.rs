@@ -1,0 +1,111 @@
+//! Training and validation rows.
+
+use super::dataset::Dataset;
+use super::tokenizer::ChatTokenizer;
+use crate::config::{DataSection, Validation};
+use crate::error::{Result, ResultExt};
+
+/// The data sets of a run.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    pub train: Dataset,
+    /// `None` when validation is off, or when there is only one row.
+    pub validation: Option<Dataset>,
+}
+
+impl Splits {
+    /// Loads everything that the `[data]` section names. `progress` is called with the rows read so far of a file set.
+    ///
+    /// # Errors
+    /// As [`Dataset::load`].
+    pub fn load(
+        section: &DataSection,
+        tokenizer: Option<&ChatTokenizer>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        let train = Dataset::load(&section.train, tokenizer, section, progress)
+            .context(|| "while loading the training data".to_owned())?;
+        match &section.validation {
+            Validation::None => Ok(Self { train, validation: None }),
+            Validation::Auto => Ok(train.split(section.validation_fraction)),
+            Validation::Files(files) => {
+                let validation = Dataset::load(files, tokenizer, section, progress)
+                    .context(|| "while loading the validation data".to_owned())?;
+                Ok(Self { train, validation: Some(validation) })
+            }
+        }
+    }
+}
+
+impl Dataset {
+    /// Splits off about `fraction` of the rows for validation, by the hash of their content: a row stays on its side
+    /// when rows are appended, and equal rows stay together. With two or more different rows each side gets one.
+    pub fn split(self, fraction: f64) -> Splits {
+        let counts = self.counts;
+        let hashes = || self.examples.iter().map(|example| example.content_hash);
+        let (Some(lowest), Some(highest)) = (hashes().min(), hashes().max()) else {
+            return Splits { train: self, validation: None };
+        };
+        if lowest == highest {
+            return Splits { train: self, validation: None };
+        }
+        // The lowest hash goes to validation and the highest to training, whatever the fraction.
+        let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+        let threshold = threshold.clamp(lowest, highest - 1);
+        let (validation, train) =
+            self.examples.into_iter().partition(|example| example.content_hash <= threshold);
+        Splits {
+            train: Dataset { examples: train, counts },
+            validation: Some(Dataset { examples: validation, counts }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Example, RowSource};
+    use proptest::prelude::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn dataset(hashes: &[u64]) -> Dataset {
+        let file: Arc<Path> = Arc::from(Path::new("rows.jsonl"));
+        let example = |(index, &content_hash): (usize, &u64)| Example {
+            input_ids: vec![1, 2],
+            supervised: vec![true, true],
+            source: RowSource { file: Arc::clone(&file), row: index + 1 },
+            content_hash,
+        };
+        Dataset { examples: hashes.iter().enumerate().map(example).collect(), ..Dataset::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn sides_are_disjoint_complete_and_stable(
+            hashes in proptest::collection::vec(any::<u64>(), 0..60),
+            fraction in 0.0..1.0,
+        ) {
+            let Splits { train, validation } = dataset(&hashes).split(fraction);
+            let validation = validation.unwrap_or_default();
+            prop_assert_eq!(train.len() + validation.len(), hashes.len());
+            let distinct = hashes.windows(2).any(|pair| pair[0] != pair[1]);
+            prop_assert_eq!(distinct, !validation.is_empty());
+            prop_assert!(hashes.is_empty() || !train.is_empty());
+            let train_hashes: Vec<u64> = train.examples().iter().map(|example| example.content_hash).collect();
+            prop_assert!(validation.examples().iter().all(|example| !train_hashes.contains(&example.content_hash)));
+        }
+    }
+
+    #[test]
+    fn appending_rows_moves_none_to_the_other_side() {
+        let hashes: Vec<u64> = (0..200).map(|index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let side = |count: usize| {
+            let validation = dataset(&hashes[..count]).split(0.1).validation.unwrap();
+            validation.examples().iter().map(|example| example.source.row).collect::<Vec<_>>()
+        };
+        let (early, late) = (side(100), side(200));
+        assert!(late.starts_with(&early));
+        assert!((10..=30).contains(&late.len()), "{}", late.len());
+    }
+}

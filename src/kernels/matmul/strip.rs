@@ -1,0 +1,167 @@
+//! The inner kernel of every f32 matrix product: many rows times one panel.
+
+use crate::kernels::pack::PANEL;
+use crate::kernels::simd::{Isa, Vector, Vectorized};
+
+/// Most rows that a tile of any instruction set has.
+const MAX_ROWS: usize = 14;
+
+/// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors {
+    pub x: *const f32,
+    /// Elements between rows of x.
+    pub x_stride: usize,
+    pub panel: *const f32,
+    /// Elements between rows of the panel.
+    pub panel_stride: usize,
+    pub depth: usize,
+}
+
+impl Factors {
+    /// A product of nothing.
+    pub const NONE: Self =
+        Self { x: std::ptr::null(), x_stride: 0, panel: std::ptr::null(), panel_stride: 0, depth: 0 };
+}
+
+/// `y [rows, columns] (+)= base + low_rank (+ residual)`, at most [`PANEL`] columns wide.
+///
+#[derive(Debug, Clone, Copy)]
+pub struct Strip {
+    pub base: Factors,
+    pub low_rank: Factors,
+    /// Shares y's stride; null where there is none.
+    pub residual: *const f32,
+    pub y: *mut f32,
+    /// Elements between rows of y.
+    pub y_stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Adds to what y holds.
+    pub accumulate: bool,
+}
+
+/// A strip whose pointers someone has vouched for.
+struct Vouched(Strip);
+
+impl Vectorized for Vouched {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        // Rows and vectors per tile: as many accumulators as the registers hold beside one row of the panel.
+        match V::LANES {
+            16 if self.0.columns <= 16 => self.0.tiles::<V, 1>(14),
+            16 => self.0.tiles::<V, 2>(14),
+            8 if V::REGISTERS < 16 => self.0.tiles::<V, 1>(4),
+            8 => self.0.tiles::<V, 2>(6),
+            _ => self.0.tiles::<V, 4>(6),
+        }
+    }
+}
+
+impl Strip {
+    /// # Safety
+    /// Every pointer is valid for the extents, panels over all [`PANEL`] columns; no other thread touches this y.
+    pub unsafe fn compute(self, isa: Isa) {
+        debug_assert!(self.columns <= PANEL);
+        isa.run(Vouched(self));
+    }
+
+    #[inline(always)]
+    fn tiles<V: Vector, const C: usize>(&self, tile_rows: usize) {
+        for column in (0..self.columns).step_by(C * V::LANES) {
+            let mut row = 0;
+            for group in (1..=self.rows.div_ceil(tile_rows)).rev() {
+                // Even groups: a short last tile would leave the FMA units idle.
+                let rows = (self.rows - row).div_ceil(group);
+                // SAFETY: the extents lie within those that the strip promises.
+                unsafe { self.tile_of_rows::<V, C>(row, column, rows) };
+                row += rows;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_of_rows<V: Vector, const C: usize>(&self, row: usize, column: usize, rows: usize) {
+        macro_rules! by_rows {
+            ($($n:literal)*) => {
+                match rows {
+                    // SAFETY: as promised by the caller.
+                    $($n if $n <= 6 || V::LANES == 16 => unsafe { self.tile::<V, $n, C>(row, column) },)*
+                    _ => debug_assert!(rows == 0 || rows > MAX_ROWS),
+                }
+            };
+        }
+        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    }
+
+    /// R rows and C vectors, accumulated in registers.
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize, const C: usize>(&self, row: usize, column: usize) {
+        let mut sums = [[V::zero(); C]; R];
+        // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
+        unsafe {
+            multiply(&mut sums, &self.base, row, column);
+            multiply(&mut sums, &self.low_rank, row, column);
+            for (i, sums) in sums.iter().enumerate() {
+                let at = (row + i) * self.y_stride + column;
+                for (j, &sum) in sums.iter().enumerate() {
+                    self.finish(sum, at + j * V::LANES, column + j * V::LANES);
+                }
+            }
+        }
+    }
+
+    /// Adds the residual and what y holds, and stores one vector.
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(&self, mut sum: V, at: usize, column: usize) {
+        let count = self.columns.saturating_sub(column).min(V::LANES);
+        // SAFETY: `count` elements from `at` on lie within y and the residual.
+        unsafe {
+            let y = self.y.add(at);
+            if count == V::LANES {
+                if self.accumulate {
+                    sum = sum.add(V::load(y));
+                }
+                if !self.residual.is_null() {
+                    sum = sum.add(V::load(self.residual.add(at)));
+                }
+                sum.store(y);
+            } else if count > 0 {
+                if self.accumulate {
+                    sum = sum.add(V::load_partial(y, count));
+                }
+                if !self.residual.is_null() {
+                    sum = sum.add(V::load_partial(self.residual.add(at), count));
+                }
+                sum.store_partial(y, count);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
+    sums: &mut [[V; C]; R],
+    factors: &Factors,
+    row: usize,
+    column: usize,
+) {
+    let &Factors { x, x_stride, panel, panel_stride, depth } = factors;
+    // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
+    unsafe {
+        let x = x.wrapping_add(row * x_stride);
+        let panel = panel.wrapping_add(column);
+        for k in 0..depth {
+            let weights: [V; C] =
+                std::array::from_fn(|j| V::load(panel.add(k * panel_stride + j * V::LANES)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let value = V::splat(*x.add(i * x_stride + k));
+                for (sum, &weight) in sums.iter_mut().zip(&weights) {
+                    *sum = value.mul_add(weight, *sum);
+                }
+            }
+        }
+    }
+}

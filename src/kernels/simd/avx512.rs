@@ -1,0 +1,143 @@
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::Vectorized;
+use super::vector::Vector;
+
+#[derive(Clone, Copy)]
+pub struct F32x16(__m512);
+
+/// # Safety
+/// The machine has the features named.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub unsafe fn run<T: Vectorized>(task: T) -> T::Output {
+    task.run::<F32x16>()
+}
+
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    debug_assert!(count <= 16);
+    ((1u32 << count) - 1) as __mmask16
+}
+
+macro_rules! call {
+    ($($body:tt)*) => {{
+        // SAFETY: a value of this type exists only inside `run`, where the features are; pointers are the caller's.
+        unsafe { $($body)* }
+    }};
+}
+
+impl Vector for F32x16 {
+    const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        call!(Self(_mm512_set1_ps(value)))
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        call!(Self(_mm512_loadu_ps(from)))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        call!(_mm512_storeu_ps(to, self.0))
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        call!(Self(_mm512_maskz_loadu_ps(first_lanes(count), from)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, count: usize) {
+        call!(_mm512_mask_storeu_ps(to, first_lanes(count), self.0))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        call!({
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        call!({
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
+        })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        call!(Self(_mm512_add_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        call!(Self(_mm512_sub_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        call!(Self(_mm512_mul_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(_mm512_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        call!(Self(_mm512_max_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        call!(Self(_mm512_min_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        call!(Self(_mm512_sqrt_ps(self.0)))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        call!(Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)))
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        call!(Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, exponent: Self) -> Self {
+        call!({
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(exponent.0), _mm512_set1_epi32(127));
+            let power = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased));
+            Self(_mm512_mul_ps(self.0, power))
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        call!(_mm512_reduce_add_ps(self.0))
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        call!(_mm512_reduce_max_ps(self.0))
+    }
+}

@@ -1,0 +1,139 @@
+use std::arch::aarch64::*;
+
+use half::bf16;
+
+use super::Vectorized;
+use super::vector::Vector;
+
+#[derive(Clone, Copy)]
+pub struct F32x4(float32x4_t);
+
+/// # Safety
+/// The machine has NEON.
+#[target_feature(enable = "neon")]
+pub unsafe fn run<T: Vectorized>(task: T) -> T::Output {
+    task.run::<F32x4>()
+}
+
+macro_rules! call {
+    ($($body:tt)*) => {{
+        // SAFETY: a value of this type exists only inside `run`, where NEON is; pointers are the caller's.
+        unsafe { $($body)* }
+    }};
+}
+
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        call!(Self(vdupq_n_f32(value)))
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        call!(Self(vld1q_f32(from)))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        call!(vst1q_f32(to, self.0))
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0f32; 4];
+        // SAFETY: the caller promises `count <= 4` elements at `from`.
+        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
+        call!(Self(vld1q_f32(lanes.as_ptr())))
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, count: usize) {
+        let mut lanes = [0.0f32; 4];
+        call!(vst1q_f32(lanes.as_mut_ptr(), self.0));
+        // SAFETY: the caller promises room for `count <= 4` elements at `to`.
+        unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        call!(Self(vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast())))))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        call!({
+            let bits = vreinterpretq_u32_f32(self.0);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+            let number = vceqq_f32(self.0, self.0);
+            let rounded = vbslq_u32(number, rounded, vdupq_n_u32(0x7fc0_0000));
+            vst1_u16(to.cast(), vshrn_n_u32::<16>(rounded))
+        })
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        call!(Self(vaddq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        call!(Self(vsubq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        call!(Self(vmulq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(vdivq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        call!(Self(vmaxq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        call!(Self(vminq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        call!(Self(vsqrtq_f32(self.0)))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        call!(Self(vfmaq_f32(addend.0, self.0, factor.0)))
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        call!(Self(vrndnq_f32(self.0)))
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, exponent: Self) -> Self {
+        call!({
+            let biased = vaddq_s32(vcvtnq_s32_f32(exponent.0), vdupq_n_s32(127));
+            Self(vmulq_f32(self.0, vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))))
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        call!(vaddvq_f32(self.0))
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        call!(vmaxvq_f32(self.0))
+    }
+}

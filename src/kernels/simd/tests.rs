@@ -1,0 +1,95 @@
+use half::bf16;
+
+use super::{Isa, Vector, Vectorized};
+
+struct Map<'a, F>(&'a [f32], F);
+
+trait Apply {
+    fn apply<V: Vector>(&self, x: V) -> V;
+}
+
+impl<F: Apply> Vectorized for Map<'_, F> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.0.len()];
+        for (x, y) in self.0.chunks(V::LANES).zip(out.chunks_mut(V::LANES)) {
+            // SAFETY: both chunks have that many elements.
+            unsafe {
+                self.1.apply(V::load_partial(x.as_ptr(), x.len())).store_partial(y.as_mut_ptr(), y.len())
+            };
+        }
+        out
+    }
+}
+
+struct Exp;
+
+impl Apply for Exp {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, x: V) -> V {
+        x.exp()
+    }
+}
+
+#[test]
+fn exp_is_within_two_ulp_and_keeps_its_limits() {
+    let xs: Vec<f32> = (-87_000..88_000).map(|i| i as f32 * 1e-3 + 1.37e-4).collect();
+    for isa in Isa::available() {
+        for (x, y) in xs.iter().zip(isa.run(Map(&xs, Exp))) {
+            let exact = f64::from(*x).exp();
+            assert!((f64::from(y) - exact).abs() <= 2.4e-7 * exact, "{isa:?}: exp({x}) = {y}, not {exact}");
+        }
+        let limits = isa.run(Map(&[f32::NEG_INFINITY, -1e30, 0.0, f32::INFINITY, f32::NAN], Exp));
+        assert_eq!(limits[..4], [0.0, 0.0, 1.0, f32::INFINITY], "{isa:?}");
+        assert!(limits[4].is_nan(), "{isa:?}");
+    }
+}
+
+struct RoundTrip<'a>(&'a [f32]);
+
+impl Vectorized for RoundTrip<'_> {
+    type Output = (Vec<bf16>, Vec<f32>, Vec<(f32, f32)>);
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Self::Output {
+        let mut narrow = vec![bf16::NAN; self.0.len()];
+        let mut wide = vec![f32::NAN; self.0.len()];
+        let mut reduced = Vec::new();
+        for start in (0..self.0.len()).step_by(V::LANES) {
+            // SAFETY: the length is a multiple of every vector's lanes.
+            unsafe {
+                let x = V::load(self.0.as_ptr().add(start));
+                x.store_bf16(narrow.as_mut_ptr().add(start));
+                V::load_bf16(narrow.as_ptr().add(start)).store(wide.as_mut_ptr().add(start));
+                reduced.push((x.sum(), x.largest()));
+            }
+        }
+        (narrow, wide, reduced)
+    }
+}
+
+#[test]
+fn bf16_rounds_to_nearest_even_and_reductions_see_every_lane() {
+    let xs: Vec<f32> = (0..64u32).map(|i| f32::from_bits(0x3f80_7ff8 + i * 0x1_0001)).collect();
+    for isa in Isa::available() {
+        let (narrow, wide, reduced) = isa.run(RoundTrip(&xs));
+        let expected: Vec<bf16> = xs.iter().copied().map(bf16::from_f32).collect();
+        assert_eq!(narrow, expected, "{isa:?}");
+        assert_eq!(wide, expected.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), "{isa:?}");
+        let lanes = xs.len() / reduced.len();
+        for (chunk, (sum, largest)) in xs.chunks(lanes).zip(reduced) {
+            assert!((sum - chunk.iter().sum::<f32>()).abs() < 1e-4, "{isa:?}");
+            assert_eq!(largest, chunk.iter().copied().fold(f32::NEG_INFINITY, f32::max), "{isa:?}");
+        }
+    }
+}
+
+#[test]
+fn an_absent_instruction_set_runs_portably() {
+    for isa in [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable] {
+        assert_eq!(isa.run(Map(&[0.0], Exp)), [1.0]);
+    }
+    assert!(Isa::detect().is_available());
+}

@@ -1,0 +1,219 @@
+//! What a model is: sizes, rotary embedding, special tokens.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+
+/// The decoder families that can be trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    Llama,
+}
+
+impl Architecture {
+    /// The class name in `architectures`.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+        }
+    }
+
+    /// The name in `model_type`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+        }
+    }
+}
+
+/// How rotary position embeddings turn a position into angles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    pub scaling: RopeScaling,
+}
+
+/// Changes to the frequencies for contexts longer than pretraining's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    None,
+    /// Positions divided by `factor`.
+    Linear {
+        factor: f64,
+    },
+    /// Low frequencies divided by `factor`, high ones kept, smoothly in between (Llama 3.1).
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// A causal language model's sizes and constants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    pub architecture: Architecture,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: usize,
+    pub head_dim: usize,
+    pub rms_norm_eps: f64,
+    pub rope: RopeConfig,
+    /// Whether the output projection is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Whether q, k, v and o projections have biases.
+    pub attention_bias: bool,
+    /// Whether gate, up and down projections have biases.
+    pub mlp_bias: bool,
+    /// Tokens of context that the model was made for.
+    pub max_position_embeddings: usize,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: Vec<u32>,
+    pub pad_token_id: Option<u32>,
+    /// The `config.json` that this was read from, for writing it back with every field it had.
+    pub(super) original: Map<String, Value>,
+}
+
+impl ModelConfig {
+    /// Sizes must be positive, bounded and divide where heads share; the error names the field.
+    pub(super) fn check(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 4096),
+            ("num_attention_heads", self.num_attention_heads, 1 << 14),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 14),
+            ("head_dim", self.head_dim, 1 << 14),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 32),
+        ];
+        for (name, value, limit) in sizes {
+            if value == 0 || value > limit {
+                return Err(Error::data(format!("{name} is {value}, which is not between 1 and {limit}")));
+            }
+        }
+        let Self { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } = *self;
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(Error::data(format!(
+                "num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})"
+            )));
+        }
+        if !head_dim.is_multiple_of(2) {
+            return Err(Error::data(format!("head_dim is {head_dim}: rotary embeddings need an even one")));
+        }
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
+            return Err(Error::data(format!(
+                "rms_norm_eps is {}, expected a small number",
+                self.rms_norm_eps
+            )));
+        }
+        self.rope.check()
+    }
+
+    /// The model as `config.json`: every field of the original, with `dtype` set to how the weights are stored.
+    pub fn to_json(&self, dtype: &str) -> Value {
+        let mut fields = if self.original.is_empty() { self.generated() } else { self.original.clone() };
+        fields.remove("torch_dtype");
+        fields.insert("dtype".into(), json!(dtype));
+        Value::Object(fields)
+    }
+
+    fn generated(&self) -> Map<String, Value> {
+        let eos = match self.eos_token_ids.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            several => json!(several),
+        };
+        let value = json!({
+            "architectures": [self.architecture.class_name()],
+            "attention_bias": self.attention_bias,
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": eos,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "mlp_bias": self.mlp_bias,
+            "model_type": self.architecture.model_type(),
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "pad_token_id": self.pad_token_id,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_parameters": self.rope.parameters(),
+            // The older spelling of the same, for readers from before `rope_parameters`.
+            "rope_theta": self.rope.theta,
+            "rope_scaling": self.rope.older_scaling(),
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "vocab_size": self.vocab_size,
+        });
+        value.as_object().cloned().unwrap_or_default()
+    }
+}
+
+impl RopeConfig {
+    fn check(&self) -> Result<()> {
+        let positive = |name: &str, value: f64| {
+            let fine = value.is_finite() && value > 0.0;
+            if fine {
+                Ok(())
+            } else {
+                Err(Error::data(format!("rope {name} is {value}, expected a positive number")))
+            }
+        };
+        positive("theta", self.theta)?;
+        match self.scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } => positive("factor", factor),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                positive("factor", factor)?;
+                positive("low_freq_factor", low_freq_factor)?;
+                positive("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor)?;
+                positive("original_max_position_embeddings", original_max_position_embeddings as f64)
+            }
+        }
+    }
+
+    fn parameters(&self) -> Value {
+        let mut fields = match self.older_scaling() {
+            Value::Object(fields) => fields,
+            _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),
+        };
+        fields.insert("rope_theta".into(), json!(self.theta));
+        Value::Object(fields)
+    }
+
+    fn older_scaling(&self) -> Value {
+        match self.scaling {
+            RopeScaling::None => Value::Null,
+            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! GGUF files, llama.cpp's format: metadata, tokenizer and (quantized) tensors in one file.
+
+mod header;
+mod metadata;
+mod names;
+mod read;
+pub mod tokenizer;
+
+pub use header::{GgufFile, GgufTensor, GgufValue};
+pub use read::GgufModel;
+pub use tokenizer::GgufTokenizer;
+
+#[cfg(test)]
+mod tests;

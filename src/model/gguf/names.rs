@@ -1,0 +1,65 @@
+//! Tensor names of the llama architecture in GGUF and in Hugging Face folders.
+
+/// Per layer: GGUF's name, Hugging Face's name.
+const LAYER: [(&str, &str); 9] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+const WHOLE: [(&str, &str); 3] =
+    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+/// `blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; `None` for a tensor that has no counterpart.
+pub(super) fn to_hugging_face(name: &str) -> Option<String> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let Some((layer, part)) = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+        return WHOLE.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| format!("{hf}.{kind}"));
+    };
+    LAYER.iter().find(|(gguf, _)| *gguf == part).map(|(_, hf)| format!("model.layers.{layer}.{hf}.{kind}"))
+}
+
+/// Undoes llama.cpp's reordering of q and k rows, in place.
+///
+/// llama.cpp rotates neighbouring pairs (2i, 2i + 1) of each head, Hugging Face the pairs (i, i + head_dim / 2); its
+/// converter therefore interleaves the two halves of each head's rows. `values` is `[heads * head_dim, row]`.
+pub(super) fn unpermute_rows(values: &mut [f32], head_dim: usize, row: usize) {
+    let mut head_rows = vec![0.0; head_dim * row];
+    for head in values.chunks_exact_mut(head_dim * row) {
+        head_rows.copy_from_slice(head);
+        for (position, source) in head_rows.chunks_exact(row).enumerate() {
+            let target = (position % 2) * (head_dim / 2) + position / 2;
+            head[target * row..][..row].copy_from_slice(source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_mapped() {
+        assert_eq!(to_hugging_face("token_embd.weight").unwrap(), "model.embed_tokens.weight");
+        assert_eq!(
+            to_hugging_face("blk.12.ffn_norm.weight").unwrap(),
+            "model.layers.12.post_attention_layernorm.weight"
+        );
+        assert_eq!(to_hugging_face("blk.0.attn_q.bias").unwrap(), "model.layers.0.self_attn.q_proj.bias");
+        assert_eq!(to_hugging_face("rope_freqs.weight"), None);
+    }
+
+    #[test]
+    fn interleaved_halves_come_apart() {
+        // Two heads of four rows; GGUF order within a head is row 0, 2, 1, 3 of the original.
+        let mut rows = vec![0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0];
+        unpermute_rows(&mut rows, 4, 1);
+        assert_eq!(rows, [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0]);
+    }
+}

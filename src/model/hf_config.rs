@@ -1,0 +1,183 @@
+//! Reading `config.json` as transformers writes it, in its present and its older forms.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use super::hf_fields::{Fields, required};
+use crate::error::{Error, Result, ResultExt};
+
+/// Fields that do not change what the model computes, beside those that the parser reads.
+const HARMLESS: &str = "architectures model_type vocab_size hidden_size intermediate_size num_hidden_layers \
+    num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling rope_parameters \
+    tie_word_embeddings attention_bias mlp_bias max_position_embeddings bos_token_id eos_token_id pad_token_id \
+    hidden_act initializer_range use_cache torch_dtype dtype transformers_version is_llama_config name_or_path \
+    unk_token_id sep_token_id decoder_start_token_id output_attentions output_hidden_states return_dict torchscript \
+    id2label label2id problem_type task_specific_params finetuning_task tokenizer_class prefix is_encoder_decoder \
+    is_decoder add_cross_attention chunk_size_feed_forward use_return_dict do_sample temperature top_k top_p \
+    max_length min_length num_beams repetition_penalty length_penalty early_stopping transformers.js_config \
+    unsloth_version unsloth_fixed model_max_length max_sequence_length ffn_dim_multiplier";
+
+/// Fields of which one value means "nothing special", which every absent, null, false, zero or empty value is too.
+const NEUTRAL: [(&str, &str); 7] = [
+    ("pretraining_tp", "1.0"),
+    ("partial_rotary_factor", "1.0"),
+    ("embedding_multiplier", "1.0"),
+    ("residual_multiplier", "1.0"),
+    ("logits_scaling", "1.0"),
+    ("hidden_act", "silu"),
+    ("hidden_activation", "silu"),
+];
+
+impl ModelConfig {
+    /// Reads the `config.json` in `folder`.
+    pub fn read_folder(folder: &Path) -> Result<Self> {
+        Self::read_file(&folder.join("config.json"))
+    }
+
+    /// Reads a `config.json`; an unknown architecture or an unsupported field is refused by name.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|error| {
+            Error::data(format!("cannot read {}: {error}", path.display()))
+                .hint("a model folder holds config.json, tokenizer.json and *.safetensors")
+        })?;
+        Self::parse(&text).context(|| format!("reading {}", path.display()))
+    }
+
+    /// Parses the text of a `config.json`.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let original: Map<String, Value> = serde_json::from_slice(text)
+            .map_err(|error| Error::data(format!("not a valid JSON object: {error}")))?;
+        let fields = Fields(&original);
+        let architecture = architecture(&fields)?;
+        refuse_unsupported(&original)?;
+        let heads = required("num_attention_heads", fields.size("num_attention_heads")?)?;
+        let hidden_size = required("hidden_size", fields.size("hidden_size")?)?;
+        let config = Self {
+            architecture,
+            vocab_size: required("vocab_size", fields.size("vocab_size")?)?,
+            hidden_size,
+            intermediate_size: required("intermediate_size", fields.size("intermediate_size")?)?,
+            num_hidden_layers: required("num_hidden_layers", fields.size("num_hidden_layers")?)?,
+            num_attention_heads: heads,
+            num_key_value_heads: fields.size("num_key_value_heads")?.unwrap_or(heads),
+            head_dim: head_dim(&fields, hidden_size, heads)?,
+            rms_norm_eps: required("rms_norm_eps", fields.number("rms_norm_eps")?)?,
+            rope: rope(&fields)?,
+            tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+            attention_bias: fields.flag("attention_bias")?.unwrap_or(false),
+            mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
+            max_position_embeddings: required(
+                "max_position_embeddings",
+                fields.size("max_position_embeddings")?,
+            )?,
+            bos_token_id: fields.token_ids("bos_token_id")?.first().copied(),
+            eos_token_ids: fields.token_ids("eos_token_id")?,
+            pad_token_id: fields.token_ids("pad_token_id")?.first().copied(),
+            original: original.clone(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn architecture(fields: &Fields) -> Result<Architecture> {
+    let classes = fields.get("architectures").and_then(Value::as_array);
+    let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);
+    let model_type = fields.text("model_type")?;
+    match (class, model_type) {
+        (Some("LlamaForCausalLM"), None | Some("llama")) | (None, Some("llama")) => Ok(Architecture::Llama),
+        (class, model_type) => {
+            let name = class.or(model_type).unwrap_or("missing");
+            Err(Error::data(format!("the architecture {name} is not supported"))
+                .hint("supported: LlamaForCausalLM (Llama, SmolLM2, TinyLlama and relatives)"))
+        }
+    }
+}
+
+fn refuse_unsupported(original: &Map<String, Value>) -> Result<()> {
+    for (name, value) in original {
+        let neutral = NEUTRAL.iter().find(|(key, _)| key == name);
+        let nothing = match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.iter().all(|item| item == "full_attention"),
+            Value::Object(fields) => fields.is_empty(),
+            Value::Bool(true) => false,
+        };
+        let fine = match neutral {
+            Some((_, text)) => {
+                let is_number = value.as_f64().is_some_and(|number| text.parse() == Ok(number));
+                nothing || is_number || value.as_str() == Some(text)
+            }
+            None => {
+                nothing || name.starts_with('_') || HARMLESS.split_whitespace().any(|known| known == name)
+            }
+        };
+        if !fine {
+            return Err(Error::data(format!("the field {name} = {} is not supported", shortened(value)))
+                .hint("if it does not change what the model computes, remove it from config.json"));
+        }
+    }
+    Ok(())
+}
+
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn head_dim(fields: &Fields, hidden_size: usize, heads: usize) -> Result<usize> {
+    match fields.size("head_dim")? {
+        Some(head_dim) => Ok(head_dim),
+        None if heads != 0 && hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        None => Err(Error::data(format!(
+            "hidden_size ({hidden_size}) is not a multiple of num_attention_heads ({heads}), and head_dim is missing"
+        ))),
+    }
+}
+
+fn rope(fields: &Fields) -> Result<RopeConfig> {
+    let parameters = fields.object("rope_parameters")?;
+    let scaling = parameters.or(fields.object("rope_scaling")?);
+    let within = parameters.map_or(Ok(None), |parameters| Fields(parameters).number("rope_theta"))?;
+    let theta = match within {
+        Some(theta) => theta,
+        None => required("rope_theta", fields.number("rope_theta")?).map_err(|error| {
+            error.hint("add the rope_theta that the model was trained with to config.json")
+        })?,
+    };
+    Ok(RopeConfig {
+        theta,
+        scaling: scaling.map_or(Ok(RopeScaling::None), |map| rope_scaling(&Fields(map)))?,
+    })
+}
+
+fn rope_scaling(fields: &Fields) -> Result<RopeScaling> {
+    let kind = fields.text("rope_type")?.or(fields.text("type")?).unwrap_or("default");
+    let number = |name: &str| required(name, fields.number(name)?);
+    match kind {
+        "default" => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
+        "llama3" => Ok(RopeScaling::Llama3 {
+            factor: number("factor")?,
+            low_freq_factor: number("low_freq_factor")?,
+            high_freq_factor: number("high_freq_factor")?,
+            original_max_position_embeddings: required(
+                "original_max_position_embeddings",
+                fields.size("original_max_position_embeddings")?,
+            )?,
+        }),
+        other => Err(Error::data(format!("the rope_type {other} is not supported"))
+            .hint("supported: default, linear, llama3")),
+    }
+}
+
+#[cfg(test)]
+#[path = "hf_config_tests.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+use serde_json::json;
+
+use super::*;
+
+fn base() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 100, "hidden_size": 48,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "rope_theta": 10000.0, "eos_token_id": [2, 3],
+        "bos_token_id": 1, "hidden_act": "silu", "pretraining_tp": 1, "torch_dtype": "bfloat16",
+    })
+}
+
+fn parse(value: &Value) -> Result<ModelConfig> {
+    ModelConfig::parse(value.to_string().as_bytes())
+}
+
+fn refused(key: &str, value: Value) -> String {
+    let mut config = base();
+    config[key] = value;
+    parse(&config).unwrap_err().to_string()
+}
+
+#[test]
+fn the_older_form_is_read() {
+    let config = parse(&base()).unwrap();
+    assert_eq!(config.head_dim, 8);
+    assert_eq!(config.rope, RopeConfig { theta: 10000.0, scaling: RopeScaling::None });
+    assert_eq!(config.eos_token_ids, [2, 3]);
+    assert!(!config.tie_word_embeddings);
+}
+
+#[test]
+fn both_spellings_of_rope_give_the_same() {
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192
+    });
+    let mut older = base();
+    older["rope_theta"] = json!(500_000);
+    older["rope_scaling"] = llama3.clone();
+    let mut present = base();
+    present.as_object_mut().unwrap().remove("rope_theta");
+    present["rope_parameters"] = llama3;
+    present["rope_parameters"]["rope_theta"] = json!(500_000.0);
+    assert_eq!(parse(&older).unwrap().rope, parse(&present).unwrap().rope);
+    older["rope_scaling"] = json!({"type": "linear", "factor": 2});
+    assert_eq!(parse(&older).unwrap().rope.scaling, RopeScaling::Linear { factor: 2.0 });
+}
+
+#[test]
+fn unsupported_fields_are_refused_by_name() {
+    assert!(
+        refused("architectures", json!(["GemmaForCausalLM"])).contains("GemmaForCausalLM is not supported")
+    );
+    assert!(refused("model_type", json!("mamba")).contains("not supported"));
+    assert!(refused("hidden_act", json!("gelu")).contains("hidden_act = \"gelu\""));
+    assert!(refused("pretraining_tp", json!(2)).contains("pretraining_tp = 2"));
+    assert!(refused("quantization_config", json!({"bits": 4})).contains("quantization_config"));
+    assert!(refused("sliding_window", json!(4096)).contains("sliding_window = 4096"));
+    assert!(refused("attention_dropout", json!(0.1)).contains("attention_dropout = 0.1"));
+    assert!(refused("rope_scaling", json!({"type": "yarn"})).contains("rope_type yarn"));
+    assert!(refused("rope_theta", Value::Null).contains("rope_theta is missing"));
+    assert!(refused("num_local_experts", json!(8)).contains("num_local_experts"));
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused() {
+    assert!(refused("num_key_value_heads", json!(4)).contains("not a multiple of num_key_value_heads (4)"));
+    assert!(refused("num_attention_heads", json!(0)).contains("not a multiple"));
+    assert!(refused("num_attention_heads", json!(5)).contains("hidden_size (48) is not a multiple"));
+    assert!(refused("vocab_size", json!(0)).contains("vocab_size is 0"));
+    assert!(refused("num_hidden_layers", json!(1_000_000)).contains("num_hidden_layers is 1000000"));
+    assert!(refused("hidden_size", json!(-1)).contains("hidden_size is -1"));
+    assert!(refused("head_dim", json!(7)).contains("even"));
+    assert!(refused("rms_norm_eps", json!("x")).contains("rms_norm_eps is \"x\""));
+    assert!(refused("rope_theta", json!(-5)).contains("rope theta"));
+}
+
+#[test]
+fn harmless_fields_pass_and_survive() {
+    let mut config = base();
+    config["rope_interleaved"] = json!(false);
+    config["_name_or_path"] = json!("somewhere");
+    config["use_cache"] = json!(true);
+    config["layer_types"] = json!(["full_attention", "full_attention"]);
+    let written = parse(&config).unwrap().to_json("float16");
+    assert_eq!(written["dtype"], "float16");
+    assert_eq!(written.get("torch_dtype"), None);
+    assert_eq!(written["_name_or_path"], "somewhere");
+}
+
+#[test]
+fn a_generated_config_reads_back_as_itself() {
+    let mut config = parse(&base()).unwrap();
+    config.rope.scaling = RopeScaling::Linear { factor: 4.0 };
+    config.original = Map::new();
+    let mut again = parse(&config.to_json("float32")).unwrap();
+    again.original = Map::new();
+    assert_eq!(again, config);
+}

@@ -1,0 +1,31 @@
+//! Language models: their files, and the decoder that they describe as a graph.
+//!
+//! What a model is ([`config`]), where its weights come from ([`weights`], [`gguf`], [`hub`], [`random_init`]), all
+//! behind one [`ModelSource`], how it becomes a graph ([`DecoderSpec`], [`families`]), and how it is written back
+//! ([`export`]).
+
+pub mod config;
+mod decoder;
+pub mod export;
+pub mod families;
+pub mod gguf;
+mod hf_config;
+mod hf_fields;
+pub mod hub;
+mod layout;
+mod parameters;
+pub mod random_init;
+mod rope;
+pub mod shards;
+pub mod source;
+pub mod weights;
+
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use gguf::GgufTokenizer;
+pub use decoder::{Context, DecoderSpec, Tokens};
+pub use parameters::{Parameters, Trained, lora_a_name, lora_b_name, master};
+pub use source::{ModelLocation, ModelSource, TokenizerSource};
+pub use weights::Weights;
+
+pub use crate::adapter::LinearModule;
+pub use crate::tensor_file::{FloatType, TensorSpec};

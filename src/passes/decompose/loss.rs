@@ -1,0 +1,15 @@
+//! Cross-entropy with the logits written out.
+
+use crate::graph::{LazyTensor, Operation};
+
+/// log(sum(exp(logits))) - logits[target], 0 where the target is ignored.
+pub(super) fn projected_cross_entropy(inputs: &[LazyTensor]) -> LazyTensor {
+    let (hidden, weight, targets) = (&inputs[0], &inputs[1], &inputs[2]);
+    let logits = hidden.matmul_transposed(weight);
+    let max = logits.max(1);
+    let sum = logits.minus(&max.broadcast_to(logits.dims())).exp().sum(1);
+    let log_sum_exp = sum.log().plus(&max);
+    let chosen = logits.then(Operation::TakeLast, &[targets]);
+    let counts = logits.filled(1.0).then(Operation::TakeLast, &[targets]);
+    log_sum_exp.times(&counts).minus(&chosen).reshape(&[hidden.shape().rows()])
+}

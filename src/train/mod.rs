@@ -1,0 +1,15 @@
+//! The training loop and what it is made of.
+
+mod control;
+pub mod model;
+mod run;
+mod save;
+pub mod setup;
+mod step;
+mod trainer;
+
+pub use control::Control;
+pub use run::run;
+pub use save::{Best, ModelWriter, Progress};
+pub use step::{StepBuilder, StepGraph, StepKind};
+pub use trainer::{NamedTensors, Trainer};

@@ -1,0 +1,162 @@
+//! A model ready to be run: files opened, tokenizer built, decoder described.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::adapter::peft;
+use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection};
+use crate::data::{ChatTokenizer, SpecialTokens};
+use crate::error::{Error, Result};
+use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor, WeightLoader};
+use crate::graph::DType;
+use crate::model::hub::HubOptions;
+use crate::model::{
+    DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, TokenizerSource, Trained, families, lora_a_name,
+    lora_b_name,
+};
+use crate::train::NamedTensors;
+
+/// An opened model.
+pub struct OpenModel {
+    pub source: Arc<ModelSource>,
+    pub decoder: DecoderSpec,
+    pub dtype: DType,
+    /// As the user named it.
+    pub name: String,
+}
+
+impl OpenModel {
+    /// Opens what a configuration names; nothing but headers is read.
+    ///
+    /// # Errors
+    /// A data error if the files are missing or damaged, a user error if the hub refuses.
+    pub fn open(section: &ModelSection, seed: u64) -> Result<Self> {
+        let (location, name) = match &section.path {
+            config::ModelLocation::Folder(path) => (ModelLocation::Folder(path.clone()), path.display().to_string()),
+            config::ModelLocation::Gguf(path) => (ModelLocation::Gguf(path.clone()), path.display().to_string()),
+            config::ModelLocation::Hub(name) => (ModelLocation::Hub(name.clone()), name.clone()),
+        };
+        let hub = HubOptions {
+            revision: section.revision.clone(),
+            token: std::env::var(&section.token_env).ok(),
+            cache: section.cache_dir.clone(),
+            offline: section.offline,
+            ..HubOptions::default()
+        };
+        let source = match (section.init, &location) {
+            (ModelInit::Random, ModelLocation::Folder(folder)) => ModelSource::random(folder, seed)?,
+            (ModelInit::Random, _) => {
+                return Err(Error::user("model.init = \"random\" needs a folder with config.json and a tokenizer"));
+            }
+            (ModelInit::Pretrained, _) => ModelSource::open(&location, &hub)?,
+        };
+        let dtype = match section.dtype {
+            DataType::F32 => DType::F32,
+            DataType::Bf16 => DType::Bf16,
+        };
+        Ok(Self::new(source, name, dtype))
+    }
+
+    /// Opens a model by path or hub name with default settings.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn named(name: &str) -> Result<Self> {
+        let source = ModelSource::open(&ModelLocation::parse(name)?, &HubOptions::default())?;
+        Ok(Self::new(source, name.to_owned(), DType::F32))
+    }
+
+    fn new(source: ModelSource, name: String, dtype: DType) -> Self {
+        let decoder = families::decoder(&source.config);
+        Self { source: Arc::new(source), decoder, dtype, name }
+    }
+
+    /// The model's tokenizer with its chat template.
+    ///
+    /// # Errors
+    /// A data error if its files are missing or damaged.
+    pub fn tokenizer(&self) -> Result<ChatTokenizer> {
+        match &self.source.tokenizer {
+            TokenizerSource::Folder(folder) => ChatTokenizer::from_folder(folder),
+            TokenizerSource::Gguf(tokenizer) => from_gguf(tokenizer),
+        }
+    }
+
+    /// Reads frozen weights for the executor.
+    pub fn weight_loader(&self) -> Arc<WeightLoader> {
+        let source = self.source.clone();
+        Arc::new(move |name, tensor| {
+            let dims = tensor.shape.dims();
+            HostTensor::f32(dims, source.weights.read_f32(name, dims)?)
+        })
+    }
+
+    /// Reads every weight, for training all of them.
+    ///
+    /// # Errors
+    /// A data error if a weight cannot be read.
+    pub fn all_weights(&self) -> Result<NamedTensors> {
+        let read = |spec: crate::model::TensorSpec| {
+            let values = self.source.weights.read_f32(&spec.name, &spec.shape)?;
+            Ok((spec.name, HostTensor::f32(&spec.shape, values)?))
+        };
+        self.source.config.tensor_specs().into_iter().map(read).collect()
+    }
+
+    /// An adapter's layers, and its values as states.
+    ///
+    /// # Errors
+    /// A data error if the adapter is damaged or does not fit the model.
+    pub fn adapter(&self, folder: &std::path::Path) -> Result<(Trained, NamedTensors)> {
+        let adapter = peft::read(folder, &self.source.config.linear_modules())?;
+        let mut values = NamedTensors::new();
+        for (path, pair) in adapter.weights {
+            values.insert(lora_a_name(&path), HostTensor::f32(&[pair.rank, pair.in_features], pair.a)?);
+            values.insert(lora_b_name(&path), HostTensor::f32(&[pair.out_features, pair.rank], pair.b)?);
+        }
+        let layers = adapter.layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
+        Ok((Trained::Adapters(layers), values))
+    }
+
+    /// Numbers in all weights.
+    pub fn parameters(&self) -> usize {
+        self.source.config.tensor_specs().iter().map(|spec| spec.elements()).sum()
+    }
+
+    /// Where the model's own files are, if it is a folder.
+    pub fn folder(&self) -> Option<&PathBuf> {
+        self.source.folder.as_ref()
+    }
+}
+
+fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
+    let text = |token: &Option<crate::model::gguf::tokenizer::SpecialToken>| token.as_ref().map(|t| t.text.clone());
+    let special = SpecialTokens {
+        bos: text(&tokenizer.bos),
+        eos: text(&tokenizer.eos),
+        pad: text(&tokenizer.pad),
+        end_of_sequence_ids: tokenizer.eos.iter().map(|token| token.id).collect(),
+        ..SpecialTokens::default()
+    };
+    ChatTokenizer::from_parts(tokenizer.tokenizer.clone(), tokenizer.chat_template.clone(), special)
+}
+
+/// Opens the device that a run asks for and starts its executor.
+///
+/// # Errors
+/// A device error if the device is not there or this build lacks it.
+pub fn open_executor(choice: DeviceChoice, threads: Option<usize>) -> Result<AsyncGraphExecutor> {
+    let cpu = CpuOptions::default();
+    let options = CpuOptions { threads: threads.unwrap_or(cpu.threads), ..cpu };
+    let device: Box<dyn Device> = match choice {
+        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(CpuDevice::new(options)?),
+        DeviceChoice::Metal => return Err(missing("metal")),
+        DeviceChoice::Cuda => return Err(missing("cuda")),
+    };
+    AsyncGraphExecutor::new(device)
+}
+
+fn missing(feature: &str) -> Error {
+    Error::device(format!("this build has no {feature} support"))
+        .hint(format!("build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""))
+}

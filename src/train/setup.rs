@@ -1,0 +1,202 @@
+//! From a configuration to a trainer with its data.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::model::{OpenModel, open_executor};
+use super::save::Progress;
+use super::{NamedTensors, StepBuilder, Trainer};
+use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
+use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind};
+use crate::data::loader::evaluation_batches;
+use crate::data::{Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits};
+use crate::error::{Error, Result};
+use crate::executor::HostTensor;
+use crate::model::{Trained, lora_a_name, lora_b_name};
+use crate::optim::{AdamW, Schedule, ScheduleShape};
+
+/// Windows prepared while a step runs.
+const PREFETCHED_WINDOWS: usize = 2;
+
+/// A run before its first step.
+pub struct Setup {
+    pub config: RunConfig,
+    pub model: OpenModel,
+    pub tokenizer: Option<ChatTokenizer>,
+    /// `None` where every weight is trained.
+    pub adapter: Option<AdapterSpec>,
+    pub trainer: Trainer,
+    pub loader: PrefetchingLoader,
+    pub validation: Vec<Batch>,
+    pub rows: usize,
+    pub validation_rows: usize,
+    pub trained_parameters: usize,
+    pub progress: Progress,
+    /// What the user should know before the first step.
+    pub notices: Vec<String>,
+}
+
+/// Opens everything, checks that it fits together, and continues from `resume` if it is given. `counted` is told how
+/// many rows have been tokenized.
+///
+/// # Errors
+/// A user or data error that says what does not fit; nothing has been written then.
+pub async fn setup(config: RunConfig, resume: Option<&PathBuf>, counted: &mut (dyn FnMut(usize) + Send)) -> Result<Setup> {
+    let model = OpenModel::open(&config.model, config.train.seed)?;
+    let tokenizer = open_tokenizer(&config, &model)?;
+    let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;
+    train.check_vocabulary(model.source.config.vocab_size)?;
+    let (rows, mut notices) = (train.len(), data_notices(&train));
+    let validation_rows = validation.as_ref().map_or(0, Dataset::len);
+    let evaluated = validation.map(|v| -> Result<Vec<Batch>> {
+        v.check_vocabulary(model.source.config.vocab_size)?;
+        Ok(evaluation_batches(&v, config.train.batch_size, config.data.max_length).collect())
+    });
+    let (adapter, trained, initial) = trained(&config, &model)?;
+    let builder = StepBuilder {
+        decoder: model.decoder.clone(),
+        trained,
+        dtype: model.dtype,
+        optimizer: optimizer(&config),
+        max_positions: config.data.max_length,
+    };
+    let loader = Loader::new(Arc::new(train), loader_options(&config))?;
+    let schedule = schedule(&config, loader.windows_per_epoch());
+    let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
+    let executor = open_executor(config.model.device, config.model.threads)?;
+    executor.set_weights(model.weight_loader()).await?;
+    let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
+    let mut progress = Progress::default();
+    let mut loader = loader;
+    if let Some(folder) = resume {
+        let (saved, step, tensors) = Progress::load(folder)?;
+        trainer.restore(step, tensors).await?;
+        loader = resumed(loader, &saved, &config)?;
+        notices.push(format!("resuming after step {step} from {}", folder.display()));
+        progress = saved;
+    }
+    Ok(Setup {
+        loader: PrefetchingLoader::new(loader, PREFETCHED_WINDOWS)?,
+        validation: evaluated.transpose()?.unwrap_or_default(),
+        config,
+        model,
+        tokenizer,
+        adapter,
+        trainer,
+        rows,
+        validation_rows,
+        trained_parameters,
+        progress,
+        notices,
+    })
+}
+
+/// Tokenized rows need no tokenizer, so a model without one is an error only when a row asks for it.
+fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<ChatTokenizer>> {
+    let tokenizer = match (model.tokenizer(), model.folder()) {
+        (Ok(tokenizer), _) => tokenizer,
+        (Err(_), Some(folder)) if !folder.join("tokenizer.json").exists() => return Ok(None),
+        (Err(error), _) => return Err(error),
+    };
+    match &config.data.chat_template {
+        Some(template) => Ok(Some(tokenizer.with_template_file(template)?)),
+        None => Ok(Some(tokenizer)),
+    }
+}
+
+fn data_notices(train: &Dataset) -> Vec<String> {
+    let counts = train.counts();
+    let told = [
+        (counts.truncated, "cut to data.max_length"),
+        (counts.dropped, "dropped because they are longer than data.max_length"),
+        (counts.unsupervised, "skipped because no token of theirs is trained"),
+    ];
+    told.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} rows {what}")).collect()
+}
+
+/// What is trained, with its values at the start.
+fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>, Trained, NamedTensors)> {
+    if config.adapter.method == Method::Full {
+        return Ok((None, Trained::All, model.all_weights()?));
+    }
+    let modules = model.source.config.linear_modules();
+    if let Some(folder) = &config.adapter.init {
+        let spec = crate::adapter::peft::read_config(folder)?.spec;
+        let (trained, values) = model.adapter(folder)?;
+        return Ok((Some(spec), trained, values));
+    }
+    let spec = adapter_spec(config);
+    let mut values = NamedTensors::new();
+    let layers = spec.resolve(&modules)?;
+    for layer in &layers {
+        let pair = LoraPair::initial(config.train.seed, layer);
+        values.insert(lora_a_name(&layer.path), HostTensor::f32(&[layer.rank, layer.in_features], pair.a)?);
+        values.insert(lora_b_name(&layer.path), HostTensor::f32(&[layer.out_features, layer.rank], pair.b)?);
+    }
+    let layers = layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
+    Ok((Some(spec), Trained::Adapters(layers), values))
+}
+
+/// The configuration's adapter in the adapter module's terms.
+pub fn adapter_spec(config: &RunConfig) -> AdapterSpec {
+    let section = &config.adapter;
+    AdapterSpec {
+        r: section.r,
+        alpha: section.alpha,
+        dropout: section.dropout,
+        use_rslora: section.use_rslora,
+        target_modules: match &section.target_modules {
+            config::TargetModules::AllLinear => TargetModules::AllLinear,
+            config::TargetModules::List(names) => TargetModules::List(names.clone()),
+            config::TargetModules::Regex(pattern) => TargetModules::Regex(pattern.clone()),
+        },
+        layers_to_transform: section.layers_to_transform.clone(),
+        rank_pattern: section.rank_pattern.clone(),
+        alpha_pattern: section.alpha_pattern.clone(),
+    }
+}
+
+pub fn optimizer(config: &RunConfig) -> AdamW {
+    let section = &config.optimizer;
+    AdamW {
+        betas: (section.betas.0, section.betas.1),
+        epsilon: section.eps,
+        weight_decay: section.weight_decay,
+        max_grad_norm: section.max_grad_norm,
+    }
+}
+
+fn schedule(config: &RunConfig, windows_per_epoch: usize) -> Schedule {
+    let total_steps = match config.train.length {
+        RunLength::Steps(steps) => steps,
+        RunLength::Epochs(epochs) => ((epochs * windows_per_epoch as f64).ceil() as usize).max(1),
+    };
+    Schedule {
+        shape: match config.schedule.name {
+            ScheduleKind::Constant => ScheduleShape::Constant,
+            ScheduleKind::Linear => ScheduleShape::Linear,
+            ScheduleKind::Cosine => ScheduleShape::Cosine,
+        },
+        peak: config.optimizer.learning_rate,
+        minimum: config.schedule.min_learning_rate,
+        warmup_steps: config.schedule.warmup_steps,
+        total_steps,
+    }
+}
+
+fn loader_options(config: &RunConfig) -> LoaderOptions {
+    LoaderOptions {
+        batch_size: config.train.batch_size,
+        gradient_accumulation_steps: config.train.gradient_accumulation_steps,
+        shuffle: config.data.shuffle,
+        packing: config.data.packing,
+        seed: config.train.seed,
+        max_length: config.data.max_length,
+    }
+}
+
+fn resumed(fresh: Loader, saved: &Progress, config: &RunConfig) -> Result<Loader> {
+    let state: LoaderState = serde_json::from_value(saved.loader.clone())
+        .map_err(|error| Error::data(format!("the checkpoint's data position is damaged: {error}")))?;
+    Loader::from_state(fresh.dataset(), loader_options(config), state)
+}

@@ -1,0 +1,201 @@
+//! Steps and evaluations on an executor: windows of rows in, reports out.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::step::{StepBuilder, StepKind};
+use crate::data::{Batch, Window};
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::{AsyncGraphExecutor, HostTensor, StepInputs};
+use crate::metrics::{EvaluationReport, StepReport};
+use crate::model::master;
+use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
+
+/// Values by name: trained weights, or the optimizer's moments.
+pub type NamedTensors = BTreeMap<String, HostTensor>;
+
+/// Owns the progress of a run: what is trained lives in the executor's states.
+pub struct Trainer {
+    pub executor: AsyncGraphExecutor,
+    pub builder: StepBuilder,
+    pub schedule: Schedule,
+    /// Decides dropout.
+    pub seed: u64,
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Names of trained values, sorted.
+    trained: Vec<String>,
+}
+
+impl Trainer {
+    /// Puts the trained values and zeroed moments into the executor.
+    ///
+    /// # Errors
+    /// A memory error if the device has no room for them.
+    pub async fn new(
+        executor: AsyncGraphExecutor,
+        builder: StepBuilder,
+        schedule: Schedule,
+        seed: u64,
+        initial: NamedTensors,
+    ) -> Result<Self> {
+        let trained: Vec<String> = initial.keys().cloned().collect();
+        let mut states = Vec::with_capacity(initial.len() * 4);
+        for (name, value) in initial {
+            let zeros = HostTensor::zeros(value.tensor);
+            for state in [first_moment_name(&name), second_moment_name(&name), gradient_name(&name)] {
+                states.push((state, zeros.clone()));
+            }
+            states.push((name, value));
+        }
+        executor.set_states(states).await?;
+        Ok(Self { executor, builder, schedule, seed, step: 0, trained })
+    }
+
+    /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
+    ///
+    /// # Errors
+    /// A divergence error that names the window's rows if the loss or the gradients' norm is not finite: the trained
+    /// values are then still those of the step before.
+    pub async fn step(&mut self, window: &Window, data_wait_ms: f64) -> Result<StepReport> {
+        let start = Instant::now();
+        let scale = 1.0 / window.supervised_tokens.max(1) as f64;
+        let (mut loss, mut grad_norm) = (0.0, 0.0);
+        let learning_rate = self.schedule.learning_rate(self.step);
+        for (index, batch) in window.batches.iter().enumerate() {
+            let kind = StepKind::of(index, window.batches.len());
+            let plan = self.builder.plan(&self.executor, kind, batch.rows, batch.sequence)?;
+            let mut inputs = self.inputs(batch, scale)?;
+            let micro_step = self.step * window.batches.len() + index;
+            inputs.insert("dropout_seed".into(), self.dropout_seed(micro_step)?);
+            inputs.insert("learning_rate".into(), self.number(learning_rate)?);
+            inputs.insert("step".into(), self.number((self.step + 1) as f64)?);
+            let outcome = self.executor.run(plan, inputs).await?;
+            loss += first(&outcome.outputs, 0)?;
+            if kind.updates() {
+                grad_norm = first(&outcome.outputs, 1)?;
+            }
+        }
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(diverged(self.step + 1, loss, grad_norm, window));
+        }
+        self.step += 1;
+        let took = start.elapsed().as_secs_f64();
+        Ok(StepReport {
+            step: self.step,
+            epoch: window.epoch,
+            loss,
+            learning_rate,
+            grad_norm,
+            tokens: window.tokens,
+            supervised_tokens: window.supervised_tokens,
+            tokens_per_second: window.tokens as f64 / took.max(1e-9),
+            step_ms: took * 1e3,
+            data_wait_ms,
+        })
+    }
+
+    /// Mean loss over the supervised tokens of `batches`; `best` is left to the caller.
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn evaluate(&self, batches: &[Batch], epoch: f64) -> Result<EvaluationReport> {
+        let start = Instant::now();
+        let (mut sum, mut supervised_tokens) = (0.0, 0);
+        for batch in batches {
+            let plan = self.builder.plan(&self.executor, StepKind::Evaluate, batch.rows, batch.sequence)?;
+            let outcome = self.executor.run(plan, self.inputs(batch, 1.0)?).await?;
+            sum += first(&outcome.outputs, 0)?;
+            supervised_tokens += batch.supervised_tokens;
+        }
+        let eval_loss = sum / supervised_tokens.max(1) as f64;
+        Ok(EvaluationReport {
+            step: self.step,
+            epoch,
+            eval_loss,
+            perplexity: eval_loss.exp(),
+            supervised_tokens,
+            eval_ms: start.elapsed().as_secs_f64() * 1e3,
+            best: false,
+        })
+    }
+
+    /// The trained values as they are now.
+    ///
+    /// # Errors
+    /// A device error if they cannot be read.
+    pub async fn trained_values(&self) -> Result<NamedTensors> {
+        self.read(self.trained.clone()).await
+    }
+
+    /// The optimizer's running means, by the names of their states.
+    ///
+    /// # Errors
+    /// A device error if they cannot be read.
+    pub async fn moments(&self) -> Result<NamedTensors> {
+        let names = self.trained.iter().flat_map(|name| [first_moment_name(name), second_moment_name(name)]);
+        self.read(names.collect()).await
+    }
+
+    /// Puts values of an earlier run back.
+    ///
+    /// # Errors
+    /// A data error if a value is missing, unknown or of another shape.
+    pub async fn restore(&mut self, step: usize, values: NamedTensors) -> Result<()> {
+        let current: NamedTensors = self.trained_values().await?.into_iter().chain(self.moments().await?).collect();
+        for (name, value) in &current {
+            let saved = values.get(name).map(|saved| saved.tensor);
+            if saved != Some(value.tensor) {
+                let found = saved.map_or("nothing".to_owned(), |tensor| tensor.to_string());
+                let message = format!("the checkpoint holds {found} for {name}, the run needs {}", value.tensor);
+                return Err(Error::data(message).hint("resume with the configuration that the run was started with"));
+            }
+        }
+        let known = values.into_iter().filter(|(name, _)| current.contains_key(name)).collect();
+        self.executor.set_states(known).await?;
+        self.step = step;
+        Ok(())
+    }
+
+    async fn read(&self, names: Vec<String>) -> Result<NamedTensors> {
+        let values = self.executor.states(names.clone()).await?;
+        Ok(names.into_iter().zip(values).collect())
+    }
+
+    fn inputs(&self, batch: &Batch, loss_scale: f64) -> Result<StepInputs> {
+        let tokens = |values: &[u32]| HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec());
+        Ok(StepInputs::from([
+            ("input_ids".into(), tokens(&batch.input_ids)?),
+            ("positions".into(), tokens(&batch.positions)?),
+            ("segments".into(), tokens(&batch.segments)?),
+            ("targets".into(), tokens(&batch.targets)?),
+            ("loss_scale".into(), self.number(loss_scale)?),
+        ]))
+    }
+
+    fn number(&self, value: f64) -> Result<HostTensor> {
+        Ok(HostTensor::f64(&[1], vec![value])?.to_dtype(master(self.builder.dtype)))
+    }
+
+    /// The run's seed and the micro-batch's number, mixed into two words.
+    fn dropout_seed(&self, micro_step: usize) -> Result<HostTensor> {
+        let seed = (self.seed ^ (self.seed >> 32)) as u32;
+        HostTensor::u32(&[2], vec![seed, micro_step as u32])
+    }
+}
+
+fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {
+    let value = outputs.get(index).and_then(|output| output.to_f64().first().copied());
+    value.ok_or_else(|| Error::internal("a step gave fewer outputs than its plan promises"))
+}
+
+fn diverged(step: usize, loss: f64, grad_norm: f64, window: &Window) -> Error {
+    const SHOWN: usize = 8;
+    let sources: Vec<_> = window.batches.iter().flat_map(|batch| &batch.sources).collect();
+    let rows: Vec<String> = sources.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = sources.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let message = format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{more}", rows.join(", "));
+    Error::new(ErrorKind::Diverged, message)
+        .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
+}
