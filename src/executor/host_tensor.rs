@@ -89,7 +89,9 @@ impl HostTensor {
     pub fn into_f32(self) -> Vec<f32> {
         match self.values {
             HostValues::F32(values) => values,
-            other => Self { tensor: self.tensor, values: other }.to_f64().into_iter().map(|v| v as f32).collect(),
+            other => {
+                Self { tensor: self.tensor, values: other }.to_f64().into_iter().map(|v| v as f32).collect()
+            }
         }
     }
 

@@ -102,7 +102,7 @@ pub fn cases(cases: u32) -> ProptestConfig {
 
 /// Prints the median speed over repeated runs, with one thread and with two; `work` is in operations or bytes.
 pub fn report(name: &str, kernel: Box<dyn Kernel>, work: f64, unit: &str) {
-    let batch = Arc::new(Batch::new(vec![kernel]));
+    let batch = Arc::new(Batch::new(vec![kernel.into()]));
     let speeds = [1, 2].map(|threads| {
         let pool = ThreadPool::new(threads).unwrap();
         pool.run(&batch).unwrap();

@@ -32,8 +32,12 @@ impl OpenModel {
     /// A data error if the files are missing or damaged, a user error if the hub refuses.
     pub fn open(section: &ModelSection, seed: u64) -> Result<Self> {
         let (location, name) = match &section.path {
-            config::ModelLocation::Folder(path) => (ModelLocation::Folder(path.clone()), path.display().to_string()),
-            config::ModelLocation::Gguf(path) => (ModelLocation::Gguf(path.clone()), path.display().to_string()),
+            config::ModelLocation::Folder(path) => {
+                (ModelLocation::Folder(path.clone()), path.display().to_string())
+            }
+            config::ModelLocation::Gguf(path) => {
+                (ModelLocation::Gguf(path.clone()), path.display().to_string())
+            }
             config::ModelLocation::Hub(name) => (ModelLocation::Hub(name.clone()), name.clone()),
         };
         let hub = HubOptions {
@@ -46,7 +50,9 @@ impl OpenModel {
         let source = match (section.init, &location) {
             (ModelInit::Random, ModelLocation::Folder(folder)) => ModelSource::random(folder, seed)?,
             (ModelInit::Random, _) => {
-                return Err(Error::user("model.init = \"random\" needs a folder with config.json and a tokenizer"));
+                return Err(Error::user(
+                    "model.init = \"random\" needs a folder with config.json and a tokenizer",
+                ));
             }
             (ModelInit::Pretrained, _) => ModelSource::open(&location, &hub)?,
         };
@@ -130,7 +136,8 @@ impl OpenModel {
 }
 
 fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
-    let text = |token: &Option<crate::model::gguf::tokenizer::SpecialToken>| token.as_ref().map(|t| t.text.clone());
+    let text =
+        |token: &Option<crate::model::gguf::tokenizer::SpecialToken>| token.as_ref().map(|t| t.text.clone());
     let special = SpecialTokens {
         bos: text(&tokenizer.bos),
         eos: text(&tokenizer.eos),
@@ -157,6 +164,7 @@ pub fn open_executor(choice: DeviceChoice, threads: Option<usize>) -> Result<Asy
 }
 
 fn missing(feature: &str) -> Error {
-    Error::device(format!("this build has no {feature} support"))
-        .hint(format!("build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""))
+    Error::device(format!("this build has no {feature} support")).hint(format!(
+        "build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""
+    ))
 }
