@@ -60,7 +60,7 @@ impl<E: Element> Body for Attention<E> {
 
     #[inline(always)]
     fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
-        let AttentionSpec { batch, seq, kv_heads, .. } = self.spec;
+        let AttentionSpec { batch, seq, heads, kv_heads, .. } = self.spec;
         let columns = batch * kv_heads;
         // The last queries see the most keys: they go first, so that threads finish together.
         let block = seq.div_ceil(QUERIES) - 1 - part / columns;
@@ -72,11 +72,18 @@ impl<E: Element> Body for Attention<E> {
             k: self.k.as_slice(),
             v: self.v.as_slice(),
             kv_head,
+            group: heads / kv_heads,
+            heads,
+            first_head: kv_head * (heads / kv_heads),
             query_rows: sequence * seq,
             key_rows: sequence * seq,
             queries: first..(first + QUERIES).min(seq),
             position: 0,
-            sight: Sight { segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]) },
+            keys: (first + QUERIES).min(seq),
+            sight: Sight {
+                segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]),
+                causal: true,
+            },
         };
         block.run::<L>(scratch, &self.out, Some(&self.lse));
     }
@@ -89,6 +96,11 @@ pub struct Block<'a, E> {
     pub k: &'a [E],
     pub v: &'a [E],
     pub kv_head: usize,
+    /// Heads of the block, from `first_head` on.
+    pub group: usize,
+    pub first_head: usize,
+    /// Heads in a row of q.
+    pub heads: usize,
     /// Row of the sequence's first query.
     pub query_rows: usize,
     /// Row of the sequence's first key.
@@ -96,6 +108,8 @@ pub struct Block<'a, E> {
     pub queries: Range<usize>,
     /// Position of query 0 among the keys.
     pub position: usize,
+    /// How many keys the block's last query sees at most.
+    pub keys: usize,
     pub sight: Sight<'a>,
 }
 
@@ -141,15 +155,14 @@ impl<E: Element> Block<'_, E> {
 
     #[inline(always)]
     pub fn run<L: Lanes>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
-        let AttentionSpec { heads, kv_heads, head_dim, .. } = *self.spec;
-        let (padded, columns) = (padded(head_dim), heads / kv_heads * QUERIES);
+        let AttentionSpec { kv_heads, head_dim, .. } = *self.spec;
+        let (padded, columns) = (padded(head_dim), self.group * QUERIES);
         let mut state = State::new(scratch, columns, padded);
         self.start::<L>(&mut state);
 
         let queries = self.position + self.queries.start..self.position + self.queries.end;
-        for first in (0..queries.end).step_by(KEYS) {
-            // Keys after the block's last query are seen by none of it.
-            let keys = first..(first + KEYS).min(queries.end);
+        for first in (0..self.keys).step_by(KEYS) {
+            let keys = first..(first + KEYS).min(self.keys);
             let seen = self.sight.of(&queries, &keys);
             if seen == Seen::None {
                 continue;
@@ -172,12 +185,12 @@ impl<E: Element> Block<'_, E> {
 
     #[inline(always)]
     fn start<L: Lanes>(&self, state: &mut State<'_>) {
-        let AttentionSpec { heads, kv_heads, head_dim, scale, .. } = *self.spec;
-        let (padded, group) = (padded(head_dim), heads / kv_heads);
+        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let (padded, group) = (padded(head_dim), self.group);
         let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
         let block = &mut state.k[..QUERIES * padded];
         for i in 0..group {
-            let head = self.head(self.q, heads, self.kv_head * group + i);
+            let head = self.head(self.q, self.heads, self.first_head + i);
             head.load(rows.clone(), scale.0 as f32, block, padded);
             let target = Place { start: i * QUERIES, row: group * QUERIES };
             let source = Place { start: 0, row: padded };
@@ -190,15 +203,15 @@ impl<E: Element> Block<'_, E> {
     /// Divides by the softmax's sums and writes the results.
     #[inline(always)]
     fn finish<L: Lanes>(&self, state: &mut State<'_>, out: &Out<E>, lse: Option<&Out<f32>>) {
-        let AttentionSpec { heads, kv_heads, head_dim, .. } = *self.spec;
-        let (padded, group) = (padded(head_dim), heads / kv_heads);
+        let head_dim = self.spec.head_dim;
+        let (padded, group) = (padded(head_dim), self.group);
         let block = &mut state.k[..QUERIES * padded];
         for i in 0..group {
             let source = Place { start: i * QUERIES, row: group * QUERIES };
             let target = Place { start: 0, row: padded };
             transpose::<L>([padded, QUERIES], (state.weighted, source), (block, target));
             for (query, values) in self.queries.clone().zip(block.chunks_exact(padded)) {
-                let at = (self.query_rows + query) * heads + self.kv_head * group + i;
+                let at = (self.query_rows + query) * self.heads + self.first_head + i;
                 let column = i * QUERIES + query - self.queries.start;
                 let (maximum, sum) = (state.running.maximum[column], state.running.sum[column]);
                 // SAFETY: every part has its own rows of its own heads.

@@ -224,7 +224,10 @@ impl<E: Element> AttentionGrad<E> {
         dk.fill(0.0);
         dv.fill(0.0);
 
-        let sight = Sight { segments: Some(&self.inputs.segments.as_slice()[first_row..first_row + seq]) };
+        let sight = Sight {
+            segments: Some(&self.inputs.segments.as_slice()[first_row..first_row + seq]),
+            causal: true,
+        };
         let k = self.head(self.inputs.k.as_slice(), kv_heads, sweep.kv_head);
         let v = self.head(self.inputs.v.as_slice(), kv_heads, sweep.kv_head);
         for block in sweep.blocks.clone() {

@@ -10,6 +10,8 @@ use crate::kernels::lanes::{Lanes, exp};
 pub struct Sight<'a> {
     /// Segment of every key of the sequence; none where there is only one segment.
     pub segments: Option<&'a [u32]>,
+    /// Whether keys after a query are hidden from it.
+    pub causal: bool,
 }
 
 /// How much of a tile of scores is seen.
@@ -28,7 +30,7 @@ impl Sight<'_> {
     /// `queries` and `keys` are positions in the sequence, neither empty.
     #[inline(always)]
     pub fn of(&self, queries: &Range<usize>, keys: &Range<usize>) -> Seen {
-        if keys.start >= queries.end {
+        if self.causal && keys.start >= queries.end {
             return Seen::None;
         }
         if let Some(segments) = self.segments {
@@ -41,7 +43,7 @@ impl Sight<'_> {
                 return Seen::Some;
             }
         }
-        if keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
+        if !self.causal || keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
     }
 
     /// Overwrites the scores [keys, columns] of unseen keys, for every head's columns.
@@ -49,7 +51,7 @@ impl Sight<'_> {
     pub fn mask(&self, queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
         let columns = scores.len() / keys.len();
         for (key, row) in keys.clone().zip(scores.chunks_exact_mut(columns)) {
-            let hidden = key.saturating_sub(queries.start).min(QUERIES);
+            let hidden = if self.causal { key.saturating_sub(queries.start).min(QUERIES) } else { 0 };
             for row in row.chunks_exact_mut(QUERIES) {
                 row[..hidden].fill(MASKED);
                 if let Some(segments) = self.segments {
