@@ -6,6 +6,19 @@ use crate::kernels::simd::{Isa, Vector, Vectorized};
 /// Most rows that a tile of any instruction set has.
 const MAX_ROWS: usize = 14;
 
+/// Writes the body out for each index: a loop this long would be unrolled too late for the sums to live in registers.
+macro_rules! each_row {
+    ($i:ident in 0..$count:ident $body:block) => {
+        each_row!(@ $i $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $i:ident $count:ident $body:block $($n:literal)*) => {
+        $(if $n < $count {
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
+
 /// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Factors {
@@ -104,12 +117,12 @@ impl Strip {
         unsafe {
             multiply(&mut sums, &self.base, row, column);
             multiply(&mut sums, &self.low_rank, row, column);
-            for (i, sums) in sums.iter().enumerate() {
-                let at = (row + i) * self.y_stride + column;
-                for (j, &sum) in sums.iter().enumerate() {
-                    self.finish(sum, at + j * V::LANES, column + j * V::LANES);
+            each_row!(I in 0..R {
+                let at = (row + I) * self.y_stride + column;
+                for j in 0..C {
+                    self.finish(sums[I][j], at + j * V::LANES, column + j * V::LANES);
                 }
-            }
+            });
         }
     }
 
@@ -141,6 +154,9 @@ impl Strip {
     }
 }
 
+/// Steps of k written out per loop iteration, so that addresses are computed once for all of them.
+const STEPS: usize = 4;
+
 #[inline(always)]
 unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     sums: &mut [[V; C]; R],
@@ -149,19 +165,45 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     column: usize,
 ) {
     let &Factors { x, x_stride, panel, panel_stride, depth } = factors;
+    let mut panel = panel.wrapping_add(column);
+    // Every third row has a pointer; the two after it are reached by the stride in the address.
+    let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
+    let x_stride = x_stride * size_of::<f32>();
     // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
     unsafe {
-        let x = x.wrapping_add(row * x_stride);
-        let panel = panel.wrapping_add(column);
-        for k in 0..depth {
-            let weights: [V; C] =
-                std::array::from_fn(|j| V::load(panel.add(k * panel_stride + j * V::LANES)));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let value = V::splat(*x.add(i * x_stride + k));
-                for (sum, &weight) in sums.iter_mut().zip(&weights) {
-                    *sum = value.mul_add(weight, *sum);
-                }
-            }
+        for _ in 0..depth / STEPS {
+            step::<V, R, C, 0>(sums, &x, x_stride, panel);
+            step::<V, R, C, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
+            step::<V, R, C, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
+            step::<V, R, C, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
+            x = x.map(|x| x.wrapping_add(STEPS));
+            panel = panel.wrapping_add(STEPS * panel_stride);
         }
+        for _ in 0..depth % STEPS {
+            step::<V, R, C, 0>(sums, &x, x_stride, panel);
+            x = x.map(|x| x.wrapping_add(1));
+            panel = panel.wrapping_add(panel_stride);
+        }
+    }
+}
+
+/// One k: a column of x, its stride in bytes, times a row of the panel.
+#[inline(always)]
+unsafe fn step<V: Vector, const R: usize, const C: usize, const K: usize>(
+    sums: &mut [[V; C]; R],
+    x: &[*const f32; 5],
+    x_stride: usize,
+    panel: *const f32,
+) {
+    // SAFETY: as promised to `multiply`.
+    unsafe {
+        let weights: [V; C] = std::array::from_fn(|j| V::load(panel.wrapping_add(j * V::LANES)));
+        each_row!(I in 0..R {
+            match I % 3 {
+                0 => V::add_products::<C, 0, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+                1 => V::add_products::<C, 1, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+                _ => V::add_products::<C, 2, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+            }
+        });
     }
 }
