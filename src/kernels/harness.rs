@@ -98,27 +98,24 @@ fn thread_nanoseconds() -> f64 {
     line.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Median over `repeats` runs of the core time per thread, in seconds; threads take the parts in order.
-pub fn median_seconds(kernel: &dyn Kernel, threads: usize, repeats: usize) -> f64 {
-    let work = |next: &AtomicUsize| {
+/// Core time per thread of one run of the kernel, in seconds, over so many runs; threads take the parts in order.
+pub fn seconds(kernel: &dyn Kernel, threads: usize, repeats: usize) -> f64 {
+    let next = AtomicUsize::new(0);
+    let work = || {
         let mut scratch = poisoned_scratch(kernel);
         let start = thread_nanoseconds();
         loop {
             let part = next.fetch_add(1, Ordering::Relaxed);
-            if part >= kernel.parts() {
-                return (thread_nanoseconds() - start) * 1e-9;
+            if part >= kernel.parts() * repeats {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                return thread_nanoseconds() - start;
             }
-            kernel.run(part, bytes(&mut scratch));
+            kernel.run(part % kernel.parts(), bytes(&mut scratch));
         }
     };
-    let once = || {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap()).sum::<f64>() / threads as f64
-        })
-    };
-    let mut seconds: Vec<f64> = std::iter::repeat_with(once).take(repeats).collect();
-    seconds.sort_by(f64::total_cmp);
-    seconds[repeats / 2]
+    let total: f64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    total * 1e-9 / (threads * repeats) as f64
 }

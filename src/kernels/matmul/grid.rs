@@ -37,13 +37,14 @@ impl Grid {
 
     /// Most rows that a part has.
     pub fn block_rows(&self) -> usize {
-        self.rows.div_ceil(self.row_blocks.max(1))
+        self.rows.min(BLOCK_ROWS)
     }
 
     /// The rows and the panels of one part.
     pub fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
         let panels = self.columns.div_ceil(PANEL);
-        let rows = even(self.rows, self.row_blocks, part % self.row_blocks);
+        let first = part % self.row_blocks * BLOCK_ROWS;
+        let rows = first..self.rows.min(first + BLOCK_ROWS);
         (rows, even(panels, self.panel_blocks, part / self.row_blocks))
     }
 

@@ -3,8 +3,8 @@
 use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{Isa, Vector, Vectorized};
 
-/// Most rows that a tile of any instruction set has.
-const MAX_ROWS: usize = 14;
+/// Rows that a tile may have: each is compiled for each instruction set.
+const TILE_ROWS: [usize; 8] = [14, 12, 10, 8, 6, 4, 2, 1];
 
 /// Writes the body out for each index: a loop this long would be unrolled too late for the sums to live in registers.
 macro_rules! each_row {
@@ -85,9 +85,9 @@ impl Strip {
     fn tiles<V: Vector, const C: usize>(&self, tile_rows: usize) {
         for column in (0..self.columns).step_by(C * V::LANES) {
             let mut row = 0;
-            for group in (1..=self.rows.div_ceil(tile_rows)).rev() {
-                // Even groups: a short last tile would leave the FMA units idle.
-                let rows = (self.rows - row).div_ceil(group);
+            while row < self.rows {
+                let rows =
+                    TILE_ROWS.into_iter().find(|&rows| rows <= tile_rows.min(self.rows - row)).unwrap_or(1);
                 // SAFETY: the extents lie within those that the strip promises.
                 unsafe { self.tile_of_rows::<V, C>(row, column, rows) };
                 row += rows;
@@ -102,11 +102,11 @@ impl Strip {
                 match rows {
                     // SAFETY: as promised by the caller.
                     $($n if $n <= 6 || V::LANES == 16 => unsafe { self.tile::<V, $n, C>(row, column) },)*
-                    _ => debug_assert!(rows == 0 || rows > MAX_ROWS),
+                    _ => debug_assert!(!TILE_ROWS.contains(&rows)),
                 }
             };
         }
-        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        by_rows!(1 2 4 6 8 10 12 14);
     }
 
     /// R rows and C vectors, accumulated in registers.
@@ -115,8 +115,9 @@ impl Strip {
         let mut sums = [[V::zero(); C]; R];
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
-            multiply(&mut sums, &self.base, row, column);
-            multiply(&mut sums, &self.low_rank, row, column);
+            for factors in [&self.base, &self.low_rank] {
+                multiply(&mut sums, factors, row, column);
+            }
             each_row!(I in 0..R {
                 let at = (row + I) * self.y_stride + column;
                 for j in 0..C {
