@@ -3,8 +3,10 @@
 use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{Isa, Vector, Vectorized};
 
+/// Rows of the largest tile.
+pub const TILE_ROWS: usize = 14;
 /// Rows that a tile may have: each is compiled for each instruction set.
-const TILE_ROWS: [usize; 8] = [14, 12, 10, 8, 6, 4, 2, 1];
+const TILES: [usize; 8] = [TILE_ROWS, 12, 10, 8, 6, 4, 2, 1];
 
 /// Writes the body out for each index: a loop this long would be unrolled too late for the sums to live in registers.
 macro_rules! each_row {
@@ -25,6 +27,8 @@ pub struct Factors {
     pub x: *const f32,
     /// Elements between rows of x.
     pub x_stride: usize,
+    /// Elements between consecutive k of x: 1, or more where x is stored transposed.
+    pub x_step: usize,
     pub panel: *const f32,
     /// Elements between rows of the panel.
     pub panel_stride: usize,
@@ -33,8 +37,14 @@ pub struct Factors {
 
 impl Factors {
     /// A product of nothing.
-    pub const NONE: Self =
-        Self { x: std::ptr::null(), x_stride: 0, panel: std::ptr::null(), panel_stride: 0, depth: 0 };
+    pub const NONE: Self = Self {
+        x: std::ptr::null(),
+        x_stride: 0,
+        x_step: 1,
+        panel: std::ptr::null(),
+        panel_stride: 0,
+        depth: 0,
+    };
 }
 
 /// `y [rows, columns] (+)= base + low_rank (+ residual)`, at most [`PANEL`] columns wide.
@@ -87,7 +97,7 @@ impl Strip {
             let mut row = 0;
             while row < self.rows {
                 let rows =
-                    TILE_ROWS.into_iter().find(|&rows| rows <= tile_rows.min(self.rows - row)).unwrap_or(1);
+                    TILES.into_iter().find(|&rows| rows <= tile_rows.min(self.rows - row)).unwrap_or(1);
                 // SAFETY: the extents lie within those that the strip promises.
                 unsafe { self.tile_of_rows::<V, C>(row, column, rows) };
                 row += rows;
@@ -102,7 +112,7 @@ impl Strip {
                 match rows {
                     // SAFETY: as promised by the caller.
                     $($n if $n <= 6 || V::LANES == 16 => unsafe { self.tile::<V, $n, C>(row, column) },)*
-                    _ => debug_assert!(!TILE_ROWS.contains(&rows)),
+                    _ => debug_assert!(!TILES.contains(&rows)),
                 }
             };
         }
@@ -165,14 +175,15 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     row: usize,
     column: usize,
 ) {
-    let &Factors { x, x_stride, panel, panel_stride, depth } = factors;
+    let &Factors { x, x_stride, x_step, panel, panel_stride, depth } = factors;
     let mut panel = panel.wrapping_add(column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
     let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
     let x_stride = x_stride * size_of::<f32>();
     // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
     unsafe {
-        for _ in 0..depth / STEPS {
+        let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
+        for _ in 0..unrolled {
             step::<V, R, C, 0>(sums, &x, x_stride, panel);
             step::<V, R, C, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
             step::<V, R, C, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
@@ -180,9 +191,9 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
             x = x.map(|x| x.wrapping_add(STEPS));
             panel = panel.wrapping_add(STEPS * panel_stride);
         }
-        for _ in 0..depth % STEPS {
+        for _ in 0..depth - unrolled * STEPS {
             step::<V, R, C, 0>(sums, &x, x_stride, panel);
-            x = x.map(|x| x.wrapping_add(1));
+            x = x.map(|x| x.wrapping_add(x_step));
             panel = panel.wrapping_add(panel_stride);
         }
     }
