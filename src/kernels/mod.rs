@@ -3,6 +3,7 @@
 //! A kernel is bound to its memory once, then run part by part. Parts split the *output*, never a sum, and depend
 //! only on shapes: any number of threads, in any order, gives the same bits.
 
+pub mod cross_entropy;
 #[cfg(test)]
 mod harness;
 pub mod linear;
