@@ -110,13 +110,17 @@ pub fn project(
     hidden: &[f32],
     panel: usize,
 ) -> Factors {
+    let panel_at = |panel| inputs.packed.as_slice().as_ptr().wrapping_add(panel * PANEL * spec.width);
+
     Factors {
         x: hidden.as_ptr(),
         x_stride: spec.width + ROW_PADDING,
         x_step: 1,
-        panel: inputs.packed.as_slice().as_ptr().wrapping_add(panel * PANEL * spec.width),
+        panel: panel_at(panel),
         panel_stride: PANEL,
+
         depth: spec.width,
+        next: panel_at(panel + 1),
     }
 }
 

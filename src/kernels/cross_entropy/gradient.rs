@@ -94,6 +94,10 @@ impl ProjectedCrossEntropyGrad {
         let weight = self.packed_transposed.as_slice().as_ptr();
         for start in (0..vocab).step_by(BLOCK_WORDS) {
             for panel in 0..width.div_ceil(PANEL) {
+                let next = match (panel + 1) * PANEL {
+                    first if first < width => ((panel + 1) * vocab + start) * PANEL,
+                    _ => (start + BLOCK_WORDS) * PANEL,
+                };
                 let strip = Strip {
                     base: Factors {
                         x: logits.values.as_ptr().wrapping_add(start),
@@ -101,7 +105,9 @@ impl ProjectedCrossEntropyGrad {
                         x_step: 1,
                         panel: weight.wrapping_add((panel * vocab + start) * PANEL),
                         panel_stride: PANEL,
+
                         depth: BLOCK_WORDS.min(vocab - start),
+                        next: weight.wrapping_add(next),
                     },
                     low_rank: Factors::NONE,
                     residual: std::ptr::null(),

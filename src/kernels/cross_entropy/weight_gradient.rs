@@ -93,6 +93,7 @@ impl ProjectedCrossEntropyWeightGrad {
                     panel: hidden.as_ptr().wrapping_add(first),
                     panel_stride: width + ROW_PADDING,
                     depth: rows,
+                    next: std::ptr::null(),
                 },
                 low_rank: Factors::NONE,
                 residual: std::ptr::null(),

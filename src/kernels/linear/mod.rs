@@ -116,6 +116,10 @@ impl Linear {
         }
     }
 
+    fn packed_panel(&self, panel: usize, inputs: &Range<usize>) -> *const f32 {
+        self.packed.as_slice().as_ptr().wrapping_add((panel * self.spec.inputs + inputs.start) * PANEL)
+    }
+
     /// The rows of x a pass multiplies, and their stride: where they are, or copied out of each other's way.
     fn input_rows(
         &self,
@@ -162,13 +166,10 @@ impl Kernel for Linear {
                     x,
                     x_stride,
                     x_step: 1,
-                    panel: self
-                        .packed
-                        .as_slice()
-                        .as_ptr()
-                        .wrapping_add((panel * depth + inputs.start) * PANEL),
+                    panel: self.packed_panel(panel, &inputs),
                     panel_stride: PANEL,
                     depth: inputs.len(),
+                    next: self.packed_panel((panel + 1).min(panels.end - 1), &inputs),
                 };
                 let low_rank = match &self.low_rank {
                     Some(term) if last => {
@@ -180,6 +181,7 @@ impl Kernel for Linear {
                             panel: v_panel.as_ptr(),
                             panel_stride: PANEL,
                             depth: rank,
+                            next: std::ptr::null(),
                         }
                     }
                     _ => Factors::NONE,

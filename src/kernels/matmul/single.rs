@@ -75,7 +75,15 @@ impl Kernel for MatMul<f32> {
                 let x = left.as_ptr().wrapping_add(block.start * x_stride + start * x_step);
                 let at = (matrix * rows + block.start) * columns + first;
                 let strip = Strip {
-                    base: Factors { x, x_stride, x_step, panel, panel_stride, depth: run.len() },
+                    base: Factors {
+                        x,
+                        x_stride,
+                        x_step,
+                        panel,
+                        panel_stride,
+                        depth: run.len(),
+                        next: std::ptr::null(),
+                    },
                     low_rank: Factors::NONE,
                     residual: std::ptr::null(),
                     y: self.product.as_mut_ptr().wrapping_add(at),

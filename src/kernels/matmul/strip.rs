@@ -1,7 +1,7 @@
 //! The inner kernel of every f32 matrix product: many rows times one panel.
 
 use crate::kernels::pack::PANEL;
-use crate::kernels::simd::{Isa, Vector, Vectorized};
+use crate::kernels::simd::{Isa, Vector, Vectorized, prefetch};
 
 /// Rows of the largest tile.
 pub const TILE_ROWS: usize = 14;
@@ -33,6 +33,8 @@ pub struct Factors {
     /// Elements between rows of the panel.
     pub panel_stride: usize,
     pub depth: usize,
+    /// The panel that is read next, to fetch while this one is multiplied; null if unknown.
+    pub next: *const f32,
 }
 
 impl Factors {
@@ -44,6 +46,7 @@ impl Factors {
         panel: std::ptr::null(),
         panel_stride: 0,
         depth: 0,
+        next: std::ptr::null(),
     };
 }
 
@@ -165,6 +168,8 @@ impl Strip {
     }
 }
 
+/// Tiles that share the fetching of the next panel.
+const FETCHING_TILES: usize = 4;
 /// Steps of k written out per loop iteration, so that addresses are computed once for all of them.
 const STEPS: usize = 4;
 
@@ -175,7 +180,9 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     row: usize,
     column: usize,
 ) {
-    let &Factors { x, x_stride, x_step, panel, panel_stride, depth } = factors;
+    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next } = factors;
+    // Each tile fetches its share of the next panel, two lines at a time.
+    let mut ahead = next.wrapping_add((row / TILE_ROWS % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
     let mut panel = panel.wrapping_add(column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
     let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
@@ -184,6 +191,9 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     unsafe {
         let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
         for _ in 0..unrolled {
+            prefetch(ahead);
+            prefetch(ahead.wrapping_add(PANEL / 2));
+            ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
             step::<V, R, C, 0>(sums, &x, x_stride, panel);
             step::<V, R, C, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
             step::<V, R, C, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
