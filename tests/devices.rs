@@ -66,7 +66,9 @@ fn window() -> Window {
         input_ids: (0..tokens).map(|i| i * 7 % 59).collect(),
         positions: (0..tokens).map(|i| i % 8).collect(),
         segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
-        targets: (0..tokens).map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 }).collect(),
+        targets: (0..tokens)
+            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 })
+            .collect(),
         supervised_tokens: 8,
         tokens: 13,
         sources: vec![],
@@ -75,7 +77,13 @@ fn window() -> Window {
         "epoch": 0, "window": 1, "seed": 0, "sequences_per_window": 2, "shuffle": false, "packing": false,
         "max_length": 16, "dataset": "0",
     }));
-    Window { supervised_tokens: 8, tokens: 13, batches: vec![batch], state_after: state_after.unwrap(), epoch: 0.0 }
+    Window {
+        supervised_tokens: 8,
+        tokens: 13,
+        batches: vec![batch],
+        state_after: state_after.unwrap(),
+        epoch: 0.0,
+    }
 }
 
 async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphExecutor {
@@ -93,8 +101,13 @@ async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphE
 fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
     let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
     let (builder, values) = builder(&source, dropout);
-    let schedule =
-        Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
+    let schedule = Schedule {
+        shape: ScheduleShape::Constant,
+        peak: 1e-2,
+        minimum: 0.0,
+        warmup_steps: 0,
+        total_steps: 5,
+    };
     block_on(async {
         let executor = open(device, &source).await;
         let mut trainer = Trainer::new(executor, builder, schedule, 7, values).await.unwrap();

@@ -7,12 +7,14 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{Factors, Grid, Scratch, Strip};
+use super::matmul::{Factors, Grid, Scratch, Strip, TILE_ROWS};
 use super::pack::{PANEL, check_len, packed_len};
 use super::simd::Isa;
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
+/// Rows per part: few enough that 2048 rows keep many threads evenly busy.
+const BLOCK_ROWS: usize = 4 * TILE_ROWS;
 /// Longest run of k that one pass over a row block takes: rows and panel stay in the second-level cache.
 const BLOCK_INPUTS: usize = 1536;
 /// Rows of x whose addresses differ by a multiple of this many bytes fall into the same cache set.
@@ -77,7 +79,7 @@ impl Linear {
         if let Some(residual) = &residual {
             check_len("its residual", residual.len(), rows * outputs)?;
         }
-        let grid = Grid::new(rows, outputs, inputs * PANEL * size_of::<f32>());
+        let grid = Grid::new(rows, BLOCK_ROWS, outputs, inputs * PANEL * size_of::<f32>());
         Ok(Self { x, packed, low_rank, residual, y, spec, grid })
     }
 
@@ -112,6 +114,10 @@ impl Linear {
                 *value = v[at] * term.scale;
             }
         }
+    }
+
+    fn packed_panel(&self, panel: usize, inputs: &Range<usize>) -> *const f32 {
+        self.packed.as_slice().as_ptr().wrapping_add((panel * self.spec.inputs + inputs.start) * PANEL)
     }
 
     /// The rows of x a pass multiplies, and their stride: where they are, or copied out of each other's way.
@@ -159,13 +165,11 @@ impl Kernel for Linear {
                 let base = Factors {
                     x,
                     x_stride,
-                    panel: self
-                        .packed
-                        .as_slice()
-                        .as_ptr()
-                        .wrapping_add((panel * depth + inputs.start) * PANEL),
+                    x_step: 1,
+                    panel: self.packed_panel(panel, &inputs),
                     panel_stride: PANEL,
                     depth: inputs.len(),
+                    next: self.packed_panel((panel + 1).min(panels.end - 1), &inputs),
                 };
                 let low_rank = match &self.low_rank {
                     Some(term) if last => {
@@ -173,9 +177,11 @@ impl Kernel for Linear {
                         Factors {
                             x: term.u.as_slice().as_ptr().wrapping_add(rows.start * rank),
                             x_stride: rank,
+                            x_step: 1,
                             panel: v_panel.as_ptr(),
                             panel_stride: PANEL,
                             depth: rank,
+                            next: std::ptr::null(),
                         }
                     }
                     _ => Factors::NONE,
