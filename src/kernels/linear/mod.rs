@@ -116,6 +116,18 @@ impl Linear {
         }
     }
 
+    fn low_rank_factors(&self, term: &LowRankTerm, row: usize, panel: usize, v_panel: &mut [f32]) -> Factors {
+        self.pack_low_rank(term, panel, v_panel);
+        Factors {
+            x: term.u.as_slice().as_ptr().wrapping_add(row * term.rank),
+            x_stride: term.rank,
+            panel: v_panel.as_ptr(),
+            panel_stride: PANEL,
+            depth: term.rank,
+            ..Factors::NONE
+        }
+    }
+
     fn packed_panel(&self, panel: usize, inputs: &Range<usize>) -> *const f32 {
         self.packed.as_slice().as_ptr().wrapping_add((panel * self.spec.inputs + inputs.start) * PANEL)
     }
@@ -154,12 +166,13 @@ impl Kernel for Linear {
         let LinearSpec { inputs: depth, outputs, isa, .. } = self.spec;
         let (rows, panels) = self.grid.part(part);
         let mut scratch = Scratch::new(scratch);
-        let rank = self.low_rank.map_or(0, |term| term.rank);
-        let v_panel = scratch.take(rank * PANEL);
+        let v_panel = scratch.take(self.low_rank.map_or(0, |term| term.rank) * PANEL);
         let copy = scratch.rest();
         for inputs in self.input_blocks() {
             let (x, x_stride) = self.input_rows(&rows, &inputs, copy);
             let last = inputs.end == depth;
+            let low_rank = self.low_rank.filter(|_| last);
+            let residual = self.residual.filter(|_| last);
             for panel in panels.clone() {
                 let at = rows.start * outputs + panel * PANEL;
                 let base = Factors {
@@ -171,25 +184,11 @@ impl Kernel for Linear {
                     depth: inputs.len(),
                     next: self.packed_panel((panel + 1).min(panels.end - 1), &inputs),
                 };
-                let low_rank = match &self.low_rank {
-                    Some(term) if last => {
-                        self.pack_low_rank(term, panel, v_panel);
-                        Factors {
-                            x: term.u.as_slice().as_ptr().wrapping_add(rows.start * rank),
-                            x_stride: rank,
-                            x_step: 1,
-                            panel: v_panel.as_ptr(),
-                            panel_stride: PANEL,
-                            depth: rank,
-                            next: std::ptr::null(),
-                        }
-                    }
-                    _ => Factors::NONE,
-                };
-                let residual = self.residual.filter(|_| last);
                 let strip = Strip {
                     base,
-                    low_rank,
+                    low_rank: low_rank.map_or(Factors::NONE, |term| {
+                        self.low_rank_factors(&term, rows.start, panel, v_panel)
+                    }),
                     residual: residual.map_or(std::ptr::null(), |r| r.as_slice().as_ptr().wrapping_add(at)),
                     y: self.y.as_mut_ptr().wrapping_add(at),
                     y_stride: outputs,

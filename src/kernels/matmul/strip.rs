@@ -133,8 +133,8 @@ impl Strip {
             }
             each_row!(I in 0..R {
                 let at = (row + I) * self.y_stride + column;
-                for j in 0..C {
-                    self.finish(sums[I][j], at + j * V::LANES, column + j * V::LANES);
+                for (j, &sum) in sums[I].iter().enumerate() {
+                    self.finish(sum, at + j * V::LANES, column + j * V::LANES);
                 }
             });
         }
