@@ -1,5 +1,7 @@
 //! Finite differences over every operation: the derivative that `autodiff` builds is the derivative of what runs.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::collections::BTreeMap;
