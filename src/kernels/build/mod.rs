@@ -3,7 +3,6 @@
 mod fused;
 mod matrix;
 mod plain;
-mod reference_matmul;
 
 use super::{Kernel, Operand};
 use crate::error::{Error, Result};
@@ -81,11 +80,15 @@ struct Binding<'a> {
 
 impl Binding<'_> {
     fn input(&self, slot: usize) -> Result<&Operand> {
-        self.inputs.get(slot).ok_or_else(|| Error::internal(format!("{:?} lacks input {slot}", self.operation)))
+        self.inputs
+            .get(slot)
+            .ok_or_else(|| Error::internal(format!("{:?} lacks input {slot}", self.operation)))
     }
 
     fn output(&self, slot: usize) -> Result<&Operand> {
-        self.outputs.get(slot).ok_or_else(|| Error::internal(format!("{:?} lacks output {slot}", self.operation)))
+        self.outputs
+            .get(slot)
+            .ok_or_else(|| Error::internal(format!("{:?} lacks output {slot}", self.operation)))
     }
 
     fn unsupported(&self) -> Error {
