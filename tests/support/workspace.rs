@@ -141,3 +141,20 @@ pub fn steps(path: &Path) -> Vec<Value> {
 pub fn field(lines: &[Value], name: &str) -> Vec<f64> {
     lines.iter().map(|line| line[name].as_f64().unwrap()).collect()
 }
+
+/// Every file below a folder, by relative path.
+pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
