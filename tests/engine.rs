@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use lazytune::executor::{CpuOptions, Sequential, StepInputs};
 use lazytune::graph::{ComputationGraph, DType, FrozenGraph, LazyTensor, Operation, Shape, TensorType};
-use lazytune::plan::{Place, Plan, Slot, assign_offsets, compute_execution_batches, lower_bound, runs_every_step};
+use lazytune::plan::{
+    Place, Plan, Slot, assign_offsets, compute_execution_batches, lower_bound, runs_every_step,
+};
 use proptest::prelude::*;
 use support::{Random, block_on, compute, executor, plan, relative_error, two_threads};
 

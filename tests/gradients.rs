@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use lazytune::autodiff::gradients;
 use lazytune::executor::{HostTensor, StepInputs};
 use lazytune::graph::{
-    AttentionSpec, Binary, ComputationGraph, DType, LazyTensor, LowRank, MAX_RANK, Operation, Reduction, Scalar, Shape,
-    TensorType, Unary,
+    AttentionSpec, Binary, ComputationGraph, DType, LazyTensor, LowRank, MAX_RANK, Operation, Reduction,
+    Scalar, Shape, TensorType, Unary,
 };
 use support::{Random, compute, executor, relative_error, two_threads};
 
@@ -58,7 +58,9 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         Op::RmsNormGrad { .. } | Op::AttentionGrad(_) | Op::CachedAttention(_) | Op::SwiGluGrad => vec![],
         Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => vec![],
         Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack { .. } | Op::Output(_) => vec![],
-        Op::Unary(Unary::Log | Unary::Sqrt | Unary::Reciprocal) => one(operation.clone(), vec![Positive(vec![3, 4])]),
+        Op::Unary(Unary::Log | Unary::Sqrt | Unary::Reciprocal) => {
+            one(operation.clone(), vec![Positive(vec![3, 4])])
+        }
         Op::Unary(_) | Op::Affine { .. } => one(operation.clone(), vec![Any(vec![3, 4])]),
         Op::Binary(Binary::Equal) => vec![],
         Op::Binary(_) => one(operation.clone(), vec![Any(vec![3, 4]), Positive(vec![3, 4])]),
@@ -89,7 +91,9 @@ fn samples(operation: &Operation) -> Vec<Sample> {
             one(Op::ScatterRows { rows: 4 }, vec![Ids(vec![1, 3, 1, IGNORE]), Any(vec![4, 3])])
         }
         Op::TakeLast => one(Op::TakeLast, vec![Any(vec![3, 4]), Ids(vec![2, IGNORE, 0])]),
-        Op::ScatterLast { .. } => one(Op::ScatterLast { size: 4 }, vec![Any(vec![3, 1]), Ids(vec![2, IGNORE, 0])]),
+        Op::ScatterLast { .. } => {
+            one(Op::ScatterLast { size: 4 }, vec![Any(vec![3, 1]), Ids(vec![2, IGNORE, 0])])
+        }
         Op::RmsNorm { .. } => one(Op::RmsNorm { epsilon: Scalar(1e-3) }, vec![Any(vec![3, 5]), Any(vec![5])]),
         Op::Rope { .. } => [false, true]
             .into_iter()
@@ -115,7 +119,9 @@ fn samples(operation: &Operation) -> Vec<Sample> {
 
 fn linear_samples() -> Vec<Sample> {
     let mut samples = Vec::new();
-    for (transpose_weight, transpose, residual) in [(false, false, true), (true, true, false), (false, true, true)] {
+    for (transpose_weight, transpose, residual) in
+        [(false, false, true), (true, true, false), (false, true, true)]
+    {
         let weight = if transpose_weight { vec![4, 5] } else { vec![5, 4] };
         let v = if transpose { vec![2, 5] } else { vec![5, 2] };
         let low_rank = Some(LowRank { scale: Scalar(1.5), transpose });
@@ -125,7 +131,11 @@ fn linear_samples() -> Vec<Sample> {
         }
         samples.push(Sample { operation: linear(transpose_weight, low_rank, residual), inputs, output: 0 });
     }
-    samples.push(Sample { operation: linear(false, None, false), inputs: vec![Any(vec![3, 4]), Any(vec![5, 4])], output: 0 });
+    samples.push(Sample {
+        operation: linear(false, None, false),
+        inputs: vec![Any(vec![3, 4]), Any(vec![5, 4])],
+        output: 0,
+    });
     samples
 }
 
@@ -189,7 +199,8 @@ fn case(sample: &Sample, dtype: DType, random: &mut Random) -> Case {
             Any(dims) | Positive(dims) | Angles(dims) => {
                 let value = random.tensor(TensorType::new(shape(dims), DType::F64));
                 let shift = if matches!(input, Positive(_)) { 0.5 } else { 1.0 };
-                let moved = value.to_f64().iter().map(|v| if shift < 1.0 { 1.0 + shift * v } else { *v }).collect();
+                let moved =
+                    value.to_f64().iter().map(|v| if shift < 1.0 { 1.0 + shift * v } else { *v }).collect();
                 (dims.clone(), dtype, HostTensor::f64(dims, moved).unwrap().to_dtype(dtype))
             }
         };
@@ -213,7 +224,9 @@ fn case(sample: &Sample, dtype: DType, random: &mut Random) -> Case {
 fn differences(case: &Case, sample: &Sample) -> BTreeMap<String, Vec<f64>> {
     const STEP: f64 = 1e-5;
     let executor = executor(two_threads());
-    let at = |values: &StepInputs| compute(&executor, std::slice::from_ref(&case.loss), values, true)[0].to_f64()[0];
+    let at = |values: &StepInputs| {
+        compute(&executor, std::slice::from_ref(&case.loss), values, true)[0].to_f64()[0]
+    };
     let mut all = BTreeMap::new();
     for (slot, input) in sample.inputs.iter().enumerate() {
         if !matches!(input, Any(_) | Positive(_)) {
@@ -228,7 +241,8 @@ fn differences(case: &Case, sample: &Sample) -> BTreeMap<String, Vec<f64>> {
             values.insert(name.clone(), HostTensor::f64(base.tensor.shape.dims(), numbers).unwrap());
             at(&values)
         };
-        let slopes = (0..base.to_f64().len()).map(|e| (moved(e, STEP) - moved(e, -STEP)) / (2.0 * STEP)).collect();
+        let slopes =
+            (0..base.to_f64().len()).map(|e| (moved(e, STEP) - moved(e, -STEP)) / (2.0 * STEP)).collect();
         all.insert(name, slopes);
     }
     all
@@ -253,7 +267,13 @@ fn every_derivative_is_the_derivative() {
         }
         let executor = executor(two_threads());
         let losses = [&single, &exact].map(|case| {
-            compute(&executor, std::slice::from_ref(&case.loss), &case.values, case.loss.dtype() == DType::F64)[0].to_f64()
+            compute(
+                &executor,
+                std::slice::from_ref(&case.loss),
+                &case.values,
+                case.loss.dtype() == DType::F64,
+            )[0]
+            .to_f64()
         });
         let error = relative_error(&losses[0], &losses[1], 1e-1);
         assert!(error < 1e-5, "{:?}: forward error {error:e} in f32", sample.operation);

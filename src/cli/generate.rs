@@ -24,7 +24,8 @@ pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()>
         }
         None => None,
     };
-    let session = Session { arguments, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
+    let session =
+        Session { arguments, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
     match adapted {
         Some(adapted) if arguments.compare => {
             printer.data("--- base");

@@ -20,7 +20,8 @@ pub fn run(arguments: &MergeArguments, printer: &Printer) -> Result<()> {
     atomic::write_directory(&arguments.out, |folder| {
         export::export(source, folder, None, |spec, buffer| {
             source.weights.read_into(&spec.name, &spec.shape, buffer)?;
-            let layer = adapter.layers.iter().find(|layer| spec.name.strip_suffix(".weight") == Some(&layer.path));
+            let layer =
+                adapter.layers.iter().find(|layer| spec.name.strip_suffix(".weight") == Some(&layer.path));
             if let Some(layer) = layer
                 && let Some(pair) = adapter.weights.get(&layer.path)
             {

@@ -41,7 +41,8 @@ pub fn main() -> u8 {
 
 fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build();
-    let runtime = runtime.map_err(|error| Error::device(format!("cannot start the asynchronous runtime: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Error::device(format!("cannot start the asynchronous runtime: {error}")))?;
     match arguments.command {
         Command::Train(arguments) => runtime.block_on(train::run(&arguments, printer)),
         Command::Plan(arguments) => plan::run(&arguments, printer),

@@ -25,7 +25,8 @@ pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let sequence = arguments.sequence.unwrap_or(config.data.max_length);
     let report = report(&config, &model, sequence)?;
     if arguments.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
         printer.data(&text);
     } else {
         printer.data(report.to_string().trim_end());
@@ -137,8 +138,11 @@ fn memory(plan: &Plan, target: &dyn Target) -> Memory {
         leaves.filter(|(node, _)| wanted(&node.operation)).map(|(node, _)| target.storage_bytes(node)).sum()
     };
     let states = |suffixes: &[&str]| states(&plan.graph, suffixes);
-    let slots: Vec<_> =
-        plan.places.iter().filter_map(|place| if let Place::Arena(slot) = place { Some(*slot) } else { None }).collect();
+    let slots: Vec<_> = plan
+        .places
+        .iter()
+        .filter_map(|place| if let Place::Arena(slot) = place { Some(*slot) } else { None })
+        .collect();
     let weights = placed(|operation| matches!(operation, Operation::Frozen(_)));
     let packed_weights = plan.cached.iter().map(|&index| target.storage_bytes(&nodes[index])).sum();
     let all_states = placed(|operation| matches!(operation, Operation::State(_)));
@@ -171,17 +175,34 @@ fn states(graph: &FrozenGraph, suffixes: &[&str]) -> usize {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}: one step of {} rows x {} tokens", self.model, self.rows, self.sequence)?;
-        writeln!(f, "built        {:>7} nodes, {} operations", self.nodes_built, self.operations_before_passes)?;
+        writeln!(
+            f,
+            "built        {:>7} nodes, {} operations",
+            self.nodes_built, self.operations_before_passes
+        )?;
         for PassLine { name, before, after, ms } in &self.passes {
             writeln!(f, "{name:<12} {before:>7} -> {after} operations ({ms:.1} ms)")?;
         }
-        writeln!(f, "dispatched   {:>7} kernels in {} batches, at most {} wide", self.operations, self.batches, self.widest_batch)?;
+        writeln!(
+            f,
+            "dispatched   {:>7} kernels in {} batches, at most {} wide",
+            self.operations, self.batches, self.widest_batch
+        )?;
         for (kind, count) in &self.kernels {
             writeln!(f, "             {count:>7} {kind}")?;
         }
         writeln!(f, "arithmetic   {:>10.1} GFLOP", self.flops / 1e9)?;
         writeln!(f, "traffic      {:>10.1} GB if every operand moved once", self.bytes_moved / 1e9)?;
-        let Memory { weights, packed_weights, adapters, optimizer, gradients, arena, arena_lower_bound, total } = self.memory;
+        let Memory {
+            weights,
+            packed_weights,
+            adapters,
+            optimizer,
+            gradients,
+            arena,
+            arena_lower_bound,
+            total,
+        } = self.memory;
         let lines = [
             ("weights", weights),
             ("packed", packed_weights),

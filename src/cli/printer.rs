@@ -14,7 +14,8 @@ pub struct Printer {
 
 impl Printer {
     pub fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let terminal =
+            std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { quiet, terminal, color }
     }
@@ -54,7 +55,9 @@ impl Printer {
             ErrorKind::Interrupted => "interrupted",
             ErrorKind::Diverged => "diverged",
             ErrorKind::Internal => "internal error (please report it)",
-            ErrorKind::User | ErrorKind::Data | ErrorKind::Shape | ErrorKind::Memory | ErrorKind::Device => "error",
+            ErrorKind::User | ErrorKind::Data | ErrorKind::Shape | ErrorKind::Memory | ErrorKind::Device => {
+                "error"
+            }
         };
         let mut out = std::io::stderr().lock();
         let _ = writeln!(out, "{}: {error}", self.painted(label, "1;31"));

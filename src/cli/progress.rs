@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printer::Printer;
-use crate::metrics::{Event, EvaluationReport, Sink, StepReport};
+use crate::metrics::{EvaluationReport, Event, Sink, StepReport};
 
 /// Shows a run's events on standard error.
 pub struct Progress {
@@ -34,7 +34,9 @@ impl Progress {
         let rates = format!("loss {loss:.4}  {tokens_per_second:.0} tok/s  {step_ms:.0} ms");
         if self.bar.is_hidden() {
             let total = self.total;
-            self.say(&format!("step {step}/{total}  {rates}  lr {learning_rate:.2e}  grad_norm {grad_norm:.3}"));
+            self.say(&format!(
+                "step {step}/{total}  {rates}  lr {learning_rate:.2e}  grad_norm {grad_norm:.3}"
+            ));
         } else {
             self.bar.set_message(rates);
             self.bar.set_position(*step as u64);
@@ -44,7 +46,9 @@ impl Progress {
     fn evaluation(&self, report: &EvaluationReport) {
         let EvaluationReport { step, eval_loss, perplexity, best, .. } = report;
         let mark = if *best { "  best so far" } else { "" };
-        self.say(&format!("evaluation at step {step}: loss {eval_loss:.4}  perplexity {perplexity:.2}{mark}"));
+        self.say(&format!(
+            "evaluation at step {step}: loss {eval_loss:.4}  perplexity {perplexity:.2}{mark}"
+        ));
     }
 }
 
@@ -54,7 +58,9 @@ impl Sink for Progress {
             Event::Started { .. } => self.started(event),
             Event::Planned { rows, sequence, operations, batches, arena_bytes, .. } => {
                 let memory = bytes(*arena_bytes);
-                self.say(&format!("plan for {rows} x {sequence}: {operations} operations in {batches} batches, {memory}"));
+                self.say(&format!(
+                    "plan for {rows} x {sequence}: {operations} operations in {batches} batches, {memory}"
+                ));
             }
             Event::Step(report) => self.step(report),
             Event::Evaluation(report) => self.evaluation(report),
@@ -71,7 +77,16 @@ impl Sink for Progress {
 
 impl Progress {
     fn started(&mut self, event: &Event) {
-        let Event::Started { model, device, total_steps, first_step, rows, validation_rows, trained_parameters, total_parameters } = event
+        let Event::Started {
+            model,
+            device,
+            total_steps,
+            first_step,
+            rows,
+            validation_rows,
+            trained_parameters,
+            total_parameters,
+        } = event
         else {
             return;
         };
@@ -100,7 +115,11 @@ pub fn bytes(count: usize) -> String {
 }
 
 /// A spinner that counts, shown on a terminal if the work takes long enough to wonder.
-pub fn counter(printer: &Printer, doing: &str, what: &str) -> (ProgressBar, impl FnMut(usize) + Send + use<>) {
+pub fn counter(
+    printer: &Printer,
+    doing: &str,
+    what: &str,
+) -> (ProgressBar, impl FnMut(usize) + Send + use<>) {
     let bar = if printer.terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {pos} {msg}") {
         bar.set_style(style);

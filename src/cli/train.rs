@@ -24,7 +24,8 @@ pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
     counting.finish_and_clear();
     std::fs::create_dir_all(&run_dir).context(|| format!("creating {}", run_dir.display()))?;
     let resolved = run_dir.join("config.toml");
-    std::fs::write(&resolved, setup.config.to_toml()?).context(|| format!("writing {}", resolved.display()))?;
+    std::fs::write(&resolved, setup.config.to_toml()?)
+        .context(|| format!("writing {}", resolved.display()))?;
     let mut recorder = Recorder::default();
     recorder.add(Box::new(JsonLines::open(&run_dir.join("metrics.jsonl"), setup.trainer.step)?));
     recorder.add(Box::new(Progress::new(printer)));
@@ -42,7 +43,8 @@ fn load(arguments: &TrainArguments, printer: &Printer) -> Result<RunConfig> {
     }
     let mut config = config::load_with_color(&arguments.config.path, &overrides, printer.colored())?;
     if let Some(run_dir) = &arguments.run_dir {
-        config.train.output_dir = std::path::absolute(run_dir).context(|| format!("resolving {}", run_dir.display()))?;
+        config.train.output_dir =
+            std::path::absolute(run_dir).context(|| format!("resolving {}", run_dir.display()))?;
     }
     Ok(config)
 }
@@ -68,7 +70,9 @@ fn refuse_to_overwrite(run_dir: &Path) -> Result<()> {
         || ["adapter", "model", "metrics.jsonl"].iter().any(|name| run_dir.join(name).exists());
     if holds_a_run {
         let message = format!("{} holds a run already", run_dir.display());
-        return Err(Error::user(message).hint("continue it with --resume, or choose another folder with --run-dir"));
+        return Err(
+            Error::user(message).hint("continue it with --resume, or choose another folder with --run-dir")
+        );
     }
     Ok(())
 }

@@ -45,7 +45,13 @@ impl AsyncGraphExecutor {
         };
         let worker = std::thread::Builder::new().name("lazytune-executor".into()).spawn(work);
         let worker = worker.map_err(|e| Error::device(format!("cannot start the executor's thread: {e}")))?;
-        Ok(Self { jobs: Some(jobs), worker: Some(worker), plans: PlanCache::new(PLAN_CAPACITY), target, device_name })
+        Ok(Self {
+            jobs: Some(jobs),
+            worker: Some(worker),
+            plans: PlanCache::new(PLAN_CAPACITY),
+            target,
+            device_name,
+        })
     }
 
     /// The most operations that the scheduler puts into one batch.
@@ -70,7 +76,11 @@ impl AsyncGraphExecutor {
     ///
     /// # Errors
     /// Whatever `compile` returns.
-    pub fn plan(&self, key: &PlanKey, compile: impl FnOnce(&dyn Target) -> Result<Plan>) -> Result<Arc<Plan>> {
+    pub fn plan(
+        &self,
+        key: &PlanKey,
+        compile: impl FnOnce(&dyn Target) -> Result<Plan>,
+    ) -> Result<Arc<Plan>> {
         self.plans.get_or_compile(key, || compile(self.target.as_ref()))
     }
 
@@ -95,7 +105,11 @@ impl AsyncGraphExecutor {
     ///
     /// # Errors
     /// The shape error that building the graph met, or a device error.
-    pub async fn execute_tensor_parallel(&self, tensors: &[LazyTensor], inputs: StepInputs) -> Result<Vec<HostTensor>> {
+    pub async fn execute_tensor_parallel(
+        &self,
+        tensors: &[LazyTensor],
+        inputs: StepInputs,
+    ) -> Result<Vec<HostTensor>> {
         let Some(first) = tensors.first() else { return Ok(Vec::new()) };
         let graph = first.graph().freeze(tensors)?;
         let program = graph.fingerprint();

@@ -32,10 +32,15 @@ impl Engine {
         self.device.bind(plan)?;
         let start = Instant::now();
         for (index, name) in plan.inputs() {
-            let value = inputs.get(name).ok_or_else(|| Error::internal(format!("the step lacks its input {name}")))?;
+            let value = inputs
+                .get(name)
+                .ok_or_else(|| Error::internal(format!("the step lacks its input {name}")))?;
             let expected = plan.graph.nodes()[index].tensor_type();
             if value.tensor != expected {
-                return Err(Error::shape(format!("input {name} is {}, the plan takes {expected}", value.tensor)));
+                return Err(Error::shape(format!(
+                    "input {name} is {}, the plan takes {expected}",
+                    value.tensor
+                )));
             }
             self.device.write_input(index, value)?;
         }

@@ -56,7 +56,7 @@ impl HostTensor {
         Ok(Self { tensor: TensorType::new(shape, dtype), values })
     }
 
-    pub(super) fn from_bytes(tensor: TensorType, bytes: &[u8]) -> Self {
+    pub(crate) fn from_bytes(tensor: TensorType, bytes: &[u8]) -> Self {
         let values = match tensor.dtype {
             DType::F32 => HostValues::F32(collect(bytes)),
             DType::F64 => HostValues::F64(collect(bytes)),
@@ -66,7 +66,7 @@ impl HostTensor {
         Self { tensor, values }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.values {
             HostValues::F32(values) => bytemuck::cast_slice(values),
             HostValues::F64(values) => bytemuck::cast_slice(values),
@@ -89,7 +89,9 @@ impl HostTensor {
     pub fn into_f32(self) -> Vec<f32> {
         match self.values {
             HostValues::F32(values) => values,
-            other => Self { tensor: self.tensor, values: other }.to_f64().into_iter().map(|v| v as f32).collect(),
+            other => {
+                Self { tensor: self.tensor, values: other }.to_f64().into_iter().map(|v| v as f32).collect()
+            }
         }
     }
 

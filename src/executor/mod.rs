@@ -1,6 +1,7 @@
 //! Replays plans: one run loop, devices behind one trait, an asynchronous front.
 
 mod async_executor;
+pub mod candle;
 mod cpu;
 mod device;
 mod engine;

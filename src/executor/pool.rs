@@ -311,7 +311,7 @@ mod tests {
             sizes.iter().map(|&n| Arc::new((0..n).map(|_| AtomicU32::new(0)).collect())).collect();
         let kernels = counts.iter().map(|runs| {
             let counter = Counter { runs: Arc::clone(runs), fails_at, scratch: 100 * runs.len() };
-            Box::new(counter) as Box<dyn Kernel>
+            Arc::new(counter) as Arc<dyn Kernel>
         });
         (Arc::new(Batch::new(kernels.collect())), counts)
     }

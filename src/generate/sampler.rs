@@ -30,7 +30,8 @@ impl Sampler {
 
     /// The chosen index of `logits` [vocab]; 0 if they are empty.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
-        let mut ranked: Vec<(u32, f64)> = (0u32..).zip(logits.iter().map(|&logit| f64::from(logit))).collect();
+        let mut ranked: Vec<(u32, f64)> =
+            (0u32..).zip(logits.iter().map(|&logit| f64::from(logit))).collect();
         if self.sampling.temperature <= 0.0 {
             let best = ranked.iter().reduce(|best, other| if other.1 > best.1 { other } else { best });
             return best.map_or(0, |best| best.0);

@@ -76,14 +76,23 @@ impl Generator<'_> {
     async fn reserve(&self, capacity: usize) -> Result<()> {
         let width = self.decoder.kv_heads * self.decoder.head_dim;
         let empty = HostTensor::f32(&[capacity, width], vec![0.0; capacity * width])?.to_dtype(self.dtype);
-        let names = (0..self.decoder.layers).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
+        let names =
+            (0..self.decoder.layers).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
         self.executor.set_states(names.map(|name| (name, empty.clone())).collect()).await
     }
 
     /// Logits [vocab] after token `wanted` of `ids`, which stand from position `start` on.
-    async fn run(&self, seq: usize, capacity: usize, ids: Vec<u32>, start: usize, wanted: usize) -> Result<Vec<f32>> {
+    async fn run(
+        &self,
+        seq: usize,
+        capacity: usize,
+        ids: Vec<u32>,
+        start: usize,
+        wanted: usize,
+    ) -> Result<Vec<f32>> {
         let position = |offset: usize| {
-            u32::try_from(start + offset).map_err(|_| Error::user(format!("position {start} is beyond any context")))
+            u32::try_from(start + offset)
+                .map_err(|_| Error::user(format!("position {start} is beyond any context")))
         };
         let positions = (0..seq).map(position).collect::<Result<Vec<_>>>()?;
         let inputs = StepInputs::from([
@@ -93,7 +102,8 @@ impl Generator<'_> {
             ("wanted".to_owned(), HostTensor::u32(&[1], vec![u32::try_from(wanted).unwrap_or(0)])?),
         ]);
         let outcome = self.executor.run(self.plan(seq, capacity)?, inputs).await?;
-        let logits = outcome.outputs.into_iter().next().ok_or_else(|| Error::internal("no logits came back"))?;
+        let logits =
+            outcome.outputs.into_iter().next().ok_or_else(|| Error::internal("no logits came back"))?;
         Ok(logits.into_f32())
     }
 

@@ -78,10 +78,10 @@ impl<E: Element> AdamW<E> {
     }
 }
 
-/// start + weight * (end - start), from whichever end is nearer.
+/// start + weight * (end - start), from whichever end is nearer; multiplied and added with one rounding, as PyTorch does.
 #[inline(always)]
 fn interpolate(start: f32, end: f32, weight: f32) -> f32 {
-    if weight < 0.5 { start + weight * (end - start) } else { end - (end - start) * (1.0 - weight) }
+    if weight < 0.5 { weight.mul_add(end - start, start) } else { (weight - 1.0).mul_add(end - start, end) }
 }
 
 impl<E: Element> Body for AdamW<E> {
@@ -105,7 +105,7 @@ impl<E: Element> Body for AdamW<E> {
             let g = g.widen() * f.gradient;
             *p *= f.decay;
             *m = interpolate(*m, g, f.first);
-            *v = *v * f.second + f.second_complement * g * g;
+            *v = (f.second_complement * g).mul_add(g, *v * f.second);
             let denominator = v.sqrt() / f.root_correction + f.epsilon;
             *p -= f.step_size * *m / denominator;
         }

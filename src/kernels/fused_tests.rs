@@ -143,6 +143,63 @@ fn adamw_follows_the_published_update() {
     assert!(relative_error(&v, &column(2)) < 1e-6);
 }
 
+/// Three steps of torch.optim.AdamW (2.15, CPU), as bits.
+#[test]
+fn adamw_gives_the_bits_of_pytorch() {
+    let expected: [[u32; 8]; 3] = [
+        [
+            0xbef5_af68,
+            0x3d67_c011,
+            0xbeb2_7714,
+            0x3e80_a455,
+            0xbe57_0b14,
+            0x3ec3_dbfd,
+            0xbca6_90ef,
+            0xbef0_0a08,
+        ],
+        [
+            0xbd0e_b852,
+            0x3d80_1893,
+            0xbcf6_45a2,
+            0xbc60_0000,
+            0x3dab_74bd,
+            0xbc11_a9fb,
+            0x3bf5_c290,
+            0x3ba0_418e,
+        ],
+        [
+            0x38f7_de81,
+            0x3954_6cdb,
+            0x39d4_577c,
+            0x3894_3dd5,
+            0x39a9_8995,
+            0x39c8_23e3,
+            0x387a_ac9e,
+            0x39ca_e41b,
+        ],
+    ];
+    let sixty_fourths = |f: fn(i32, i32) -> i32, t| (0..8).map(|i| f(i, t) as f32 / 64.0).collect::<Vec<_>>();
+    let mut p = sixty_fourths(|i, _| i * 37 % 64 - 32, 0);
+    let (mut m, mut v) = (vec![0.0f32; 8], vec![0.0f32; 8]);
+    for t in 1..=3 {
+        let gradient = sixty_fourths(|i, t| (i * 23 + t * 11) % 64 - 31, t);
+        let states = AdamWStates {
+            parameter: output(&mut p),
+            first_moment: output(&mut m),
+            second_moment: output(&mut v),
+        };
+        let (rate, number) = ([1.0 / 128.0], [t as f32]);
+        let numbers =
+            AdamWStep { learning_rate: input(&rate), number: input(&number), gradient_factor: input(&[1.0]) };
+        run(&AdamW::new(SPEC, states, input(&gradient), numbers).unwrap(), None);
+    }
+    for (actual, expected) in [p, m, v].iter().zip(expected) {
+        for (a, e) in actual.iter().zip(expected) {
+            assert!(a.to_bits() == e, "{a} is not {}", f32::from_bits(e));
+        }
+    }
+}
+
 /// GB/s read and written for SmolLM2-135M at 4 x 512 tokens.
 #[test]
 #[ignore = "measures"]

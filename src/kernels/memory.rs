@@ -44,7 +44,10 @@ impl Memory {
     pub fn operand(&self, offset: usize, tensor: TensorType) -> Result<Operand> {
         let inside = offset.checked_add(tensor.bytes()).is_some_and(|end| end <= self.bytes());
         if !inside || !offset.is_multiple_of(tensor.dtype.size_in_bytes()) {
-            return Err(Error::internal(format!("{tensor} does not fit at {offset} of {} bytes", self.bytes())));
+            return Err(Error::internal(format!(
+                "{tensor} does not fit at {offset} of {} bytes",
+                self.bytes()
+            )));
         }
         // SAFETY: the offset lies within the block.
         let start = unsafe { self.start.as_ptr().add(offset) };
@@ -82,7 +85,10 @@ impl Operand {
     /// An internal error if it does not lie within the block.
     pub fn part(&self, offset: usize, tensor: TensorType) -> Result<Self> {
         if offset.checked_add(tensor.bytes()).is_none_or(|end| end > self.bytes) {
-            return Err(Error::internal(format!("{tensor} does not fit at {offset} of {} bytes", self.bytes)));
+            return Err(Error::internal(format!(
+                "{tensor} does not fit at {offset} of {} bytes",
+                self.bytes
+            )));
         }
         // SAFETY: the offset lies within the block.
         let start = unsafe { self.start.add(offset) };
@@ -117,7 +123,11 @@ impl Operand {
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         if bytes.len() != self.tensor.bytes() {
             let expected = self.tensor.bytes();
-            return Err(Error::internal(format!("{} bytes given for {} ({expected})", bytes.len(), self.tensor)));
+            return Err(Error::internal(format!(
+                "{} bytes given for {} ({expected})",
+                bytes.len(),
+                self.tensor
+            )));
         }
         // SAFETY: the block covers the tensor, and no kernel runs between steps.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };

@@ -11,20 +11,17 @@ const STRIPES: usize = 32;
 /// Columns of the weight's gradient that one part computes; each part reads all of x to normalize it.
 const COLUMNS: usize = 256;
 
-/// Sums `f(a, b)` over two rows.
+/// Sums a * b over two rows.
 #[inline(always)]
-fn sum<A: Element, B: Element>(a: &[A], b: &[B], f: impl Fn(f32, f32, usize) -> f32) -> f32 {
+fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
     let mut stripes = [0.0f32; STRIPES];
     let (a_blocks, a_rest) = a.as_chunks::<STRIPES>();
     let (b_blocks, b_rest) = b.as_chunks::<STRIPES>();
-    for (block, (a, b)) in a_blocks.iter().zip(b_blocks).enumerate() {
-        for i in 0..STRIPES {
-            stripes[i] += f(a[i].widen(), b[i].widen(), block * STRIPES + i);
-        }
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        stripes = std::array::from_fn(|i| stripes[i] + a[i].widen() * b[i].widen());
     }
-    let done = a.len() - a_rest.len();
-    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        stripes[i] += f(a.widen(), b.widen(), done + i);
+    for (stripe, (a, b)) in stripes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *stripe += a.widen() * b.widen();
     }
     stripes.iter().sum()
 }
@@ -32,8 +29,7 @@ fn sum<A: Element, B: Element>(a: &[A], b: &[B], f: impl Fn(f32, f32, usize) -> 
 /// 1 / sqrt(mean(x^2) + epsilon)
 #[inline(always)]
 fn inverse_rms<E: Element>(x: &[E], epsilon: f32) -> f32 {
-    let squares = sum(x, x, |a, b, _| a * b);
-    1.0 / (squares / x.len() as f32 + epsilon).sqrt()
+    1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
 }
 
 /// (x [n, d], weight [d]) -> x / sqrt(mean(x^2) + epsilon) * weight
@@ -120,9 +116,11 @@ impl<E: Element, W: Element> RmsNormGrad<E, W> {
 
     /// With r the inverse root mean square and g = dy * weight: dx = r * (g - x * r^2 * mean(g * x)).
     #[inline(always)]
-    fn row_gradients(&self, part: usize) {
+    fn row_gradients(&self, part: usize, scratch: &mut [u8]) {
         let weight = self.weight.as_slice();
         let width = weight.len();
+        // dy * weight of one row: [width]
+        let scaled = &mut bytemuck::cast_slice_mut::<u8, f32>(scratch)[..width];
         let rows = self.rows.range(part);
         let elements = rows.start * width..rows.end * width;
         // SAFETY: these parts are disjoint ranges of rows.
@@ -131,10 +129,12 @@ impl<E: Element, W: Element> RmsNormGrad<E, W> {
         let dy = self.dy.as_slice()[elements].chunks_exact(width);
         for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x).zip(dy) {
             let inverse = inverse_rms(x, self.epsilon);
-            let dot = sum(x, dy, |x, dy, i| x * (dy * weight[i].widen()));
-            let along = inverse * inverse * dot / width as f32;
-            for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-                *dx = E::narrow(inverse * (dy.widen() * weight.widen() - x.widen() * along));
+            for ((scaled, dy), weight) in scaled.iter_mut().zip(dy).zip(weight) {
+                *scaled = dy.widen() * weight.widen();
+            }
+            let along = inverse * inverse * dot(x, scaled) / width as f32;
+            for ((dx, x), scaled) in dx.iter_mut().zip(x).zip(scaled.iter()) {
+                *dx = E::narrow(inverse * (scaled - x.widen() * along));
             }
         }
     }
@@ -166,11 +166,15 @@ impl<E: Element, W: Element> Body for RmsNormGrad<E, W> {
         self.rows.count() + self.columns.count()
     }
 
+    fn scratch_bytes(&self) -> usize {
+        self.weight.len() * size_of::<f32>()
+    }
+
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
         match (part.checked_sub(self.rows.count()), &self.dweight) {
             (Some(part), Some(dweight)) => self.weight_gradient(part, dweight),
-            _ => self.row_gradients(part),
+            _ => self.row_gradients(part, scratch),
         }
     }
 }

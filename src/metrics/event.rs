@@ -77,8 +77,17 @@ pub enum Event {
     Step(StepReport),
     Evaluation(EvaluationReport),
     Sample(Sample),
-    Saved { step: usize, path: PathBuf },
+    Saved {
+        step: usize,
+        path: PathBuf,
+    },
     /// Something the user should know that does not stop the run.
-    Notice { message: String },
-    Finished { steps: usize, seconds: f64, path: PathBuf },
+    Notice {
+        message: String,
+    },
+    Finished {
+        steps: usize,
+        seconds: f64,
+        path: PathBuf,
+    },
 }

@@ -3,7 +3,7 @@
 mod event;
 mod jsonl;
 
-pub use event::{Event, EvaluationReport, Sample, StepReport};
+pub use event::{EvaluationReport, Event, Sample, StepReport};
 pub use jsonl::JsonLines;
 
 /// Takes events; anything slow or fallible is the sink's own matter and never the step's.

@@ -54,7 +54,14 @@ impl Tokens {
     pub fn packed(graph: &Arc<ComputationGraph>, batch: usize, seq: usize, max_positions: usize) -> Self {
         let input = |name: &str| graph.input(name, &[batch * seq], DType::U32);
         let context = Context::Segments(input("segments"));
-        Self { batch, seq, input_ids: input("input_ids"), positions: input("positions"), max_positions, context }
+        Self {
+            batch,
+            seq,
+            input_ids: input("input_ids"),
+            positions: input("positions"),
+            max_positions,
+            context,
+        }
     }
 
     /// The inputs of a decoding pass over `seq` tokens with a cache of `capacity` rows.
@@ -62,7 +69,14 @@ impl Tokens {
         let input = |name: &str| graph.input(name, &[seq], DType::U32);
         let context = Context::Cache { start: graph.input("start", &[1], DType::U32), capacity };
         let max_positions = capacity;
-        Self { batch: 1, seq, input_ids: input("input_ids"), positions: input("positions"), max_positions, context }
+        Self {
+            batch: 1,
+            seq,
+            input_ids: input("input_ids"),
+            positions: input("positions"),
+            max_positions,
+            context,
+        }
     }
 }
 
@@ -133,7 +147,8 @@ impl DecoderSpec {
             Context::Segments(segments) => q.attention(&k, &v, segments, spec),
             Context::Cache { start, capacity } => {
                 let extend = |name: &str, rows: &LazyTensor| {
-                    let cache = x.graph().state(&format!("cache.{layer}.{name}"), &[*capacity, kv_width], x.dtype());
+                    let cache =
+                        x.graph().state(&format!("cache.{layer}.{name}"), &[*capacity, kv_width], x.dtype());
                     cache.then(Operation::WriteRows, &[rows, start])
                 };
                 q.then(Operation::CachedAttention(spec), &[&extend("k", &k), &extend("v", &v), start])

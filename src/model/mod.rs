@@ -21,8 +21,8 @@ pub mod source;
 pub mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-pub use gguf::GgufTokenizer;
 pub use decoder::{Context, DecoderSpec, Tokens};
+pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, lora_a_name, lora_b_name, master};
 pub use source::{ModelLocation, ModelSource, TokenizerSource};
 pub use weights::Weights;

@@ -89,11 +89,22 @@ impl<'a> Parameters<'a> {
 
     fn adapter(&self, path: &str) -> Option<(usize, &AdaptedLinear)> {
         let Trained::Adapters(adapters) = self.trained else { return None };
-        adapters.iter().enumerate().find(|(_, (at, _))| *at == path).map(|(position, (_, adapted))| (position, adapted))
+        adapters
+            .iter()
+            .enumerate()
+            .find(|(_, (at, _))| *at == path)
+            .map(|(position, (_, adapted))| (position, adapted))
     }
 
-    fn adapted(&self, x: &LazyTensor, weight: &LazyTensor, position: usize, adapted: &AdaptedLinear) -> LazyTensor {
-        let state = |name: String, dims: &[usize]| self.state(&name, dims, master(self.dtype)).cast(self.dtype);
+    fn adapted(
+        &self,
+        x: &LazyTensor,
+        weight: &LazyTensor,
+        position: usize,
+        adapted: &AdaptedLinear,
+    ) -> LazyTensor {
+        let state =
+            |name: String, dims: &[usize]| self.state(&name, dims, master(self.dtype)).cast(self.dtype);
         let a = state(lora_a_name(&adapted.path), &[adapted.rank, adapted.in_features]);
         let b = state(lora_b_name(&adapted.path), &[adapted.out_features, adapted.rank]);
         let dropped = match &self.dropout_seed {

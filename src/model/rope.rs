@@ -16,7 +16,12 @@ fn scale(frequency: f64, scaling: &RopeScaling) -> f64 {
         RopeScaling::Linear { factor } => frequency / factor,
         // Long wavelengths are stretched, short ones kept, and those between are blended: as in Hugging Face's
         // modeling_rope_utils.
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
             let turns = original_max_position_embeddings as f64 * frequency / TAU;
             let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
             frequency * kept + frequency / factor * (1.0 - kept)

@@ -7,8 +7,8 @@ mod slots;
 
 use std::collections::HashMap;
 
-use crate::graph::{FrozenGraph, FrozenNode, Operation};
 use crate::error::Result;
+use crate::graph::{FrozenGraph, FrozenNode, Operation};
 use crate::passes::{self, Pass, PassReport};
 
 pub use batches::{compute_execution_batches, runs_every_step, storage_of};

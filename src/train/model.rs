@@ -7,6 +7,7 @@ use crate::adapter::peft;
 use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection};
 use crate::data::{ChatTokenizer, SpecialTokens};
 use crate::error::{Error, Result};
+use crate::executor::candle::CandleDevice;
 use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor, WeightLoader};
 use crate::graph::DType;
 use crate::model::hub::HubOptions;
@@ -32,8 +33,12 @@ impl OpenModel {
     /// A data error if the files are missing or damaged, a user error if the hub refuses.
     pub fn open(section: &ModelSection, seed: u64) -> Result<Self> {
         let (location, name) = match &section.path {
-            config::ModelLocation::Folder(path) => (ModelLocation::Folder(path.clone()), path.display().to_string()),
-            config::ModelLocation::Gguf(path) => (ModelLocation::Gguf(path.clone()), path.display().to_string()),
+            config::ModelLocation::Folder(path) => {
+                (ModelLocation::Folder(path.clone()), path.display().to_string())
+            }
+            config::ModelLocation::Gguf(path) => {
+                (ModelLocation::Gguf(path.clone()), path.display().to_string())
+            }
             config::ModelLocation::Hub(name) => (ModelLocation::Hub(name.clone()), name.clone()),
         };
         let hub = HubOptions {
@@ -46,7 +51,9 @@ impl OpenModel {
         let source = match (section.init, &location) {
             (ModelInit::Random, ModelLocation::Folder(folder)) => ModelSource::random(folder, seed)?,
             (ModelInit::Random, _) => {
-                return Err(Error::user("model.init = \"random\" needs a folder with config.json and a tokenizer"));
+                return Err(Error::user(
+                    "model.init = \"random\" needs a folder with config.json and a tokenizer",
+                ));
             }
             (ModelInit::Pretrained, _) => ModelSource::open(&location, &hub)?,
         };
@@ -130,7 +137,8 @@ impl OpenModel {
 }
 
 fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
-    let text = |token: &Option<crate::model::gguf::tokenizer::SpecialToken>| token.as_ref().map(|t| t.text.clone());
+    let text =
+        |token: &Option<crate::model::gguf::tokenizer::SpecialToken>| token.as_ref().map(|t| t.text.clone());
     let special = SpecialTokens {
         bos: text(&tokenizer.bos),
         eos: text(&tokenizer.eos),
@@ -149,14 +157,33 @@ pub fn open_executor(choice: DeviceChoice, threads: Option<usize>) -> Result<Asy
     let cpu = CpuOptions::default();
     let options = CpuOptions { threads: threads.unwrap_or(cpu.threads), ..cpu };
     let device: Box<dyn Device> = match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(CpuDevice::new(options)?),
+        DeviceChoice::Auto => automatic(options)?,
+        DeviceChoice::Cpu => Box::new(CpuDevice::new(options)?),
+        DeviceChoice::Metal if cfg!(feature = "metal") => Box::new(CandleDevice::metal()?),
+        DeviceChoice::Cuda if cfg!(feature = "cuda") => Box::new(CandleDevice::cuda()?),
         DeviceChoice::Metal => return Err(missing("metal")),
         DeviceChoice::Cuda => return Err(missing("cuda")),
     };
     AsyncGraphExecutor::new(device)
 }
 
+/// The accelerator that this build supports, if the machine has it; else the CPU.
+fn automatic(options: CpuOptions) -> Result<Box<dyn Device>> {
+    if cfg!(feature = "metal")
+        && let Ok(device) = CandleDevice::metal()
+    {
+        return Ok(Box::new(device));
+    }
+    if cfg!(feature = "cuda")
+        && let Ok(device) = CandleDevice::cuda()
+    {
+        return Ok(Box::new(device));
+    }
+    Ok(Box::new(CpuDevice::new(options)?))
+}
+
 fn missing(feature: &str) -> Error {
-    Error::device(format!("this build has no {feature} support"))
-        .hint(format!("build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""))
+    Error::device(format!("this build has no {feature} support")).hint(format!(
+        "build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""
+    ))
 }

@@ -16,7 +16,12 @@ use crate::metrics::{Event, Recorder, Sample};
 ///
 /// # Errors
 /// An interruption after everything is saved; a divergence with the state before it saved; whatever fails otherwise.
-pub async fn run(mut setup: Setup, run_dir: &Path, control: &Control, recorder: &mut Recorder) -> Result<PathBuf> {
+pub async fn run(
+    mut setup: Setup,
+    run_dir: &Path,
+    control: &Control,
+    recorder: &mut Recorder,
+) -> Result<PathBuf> {
     let start = Instant::now();
     let total = setup.trainer.schedule.total_steps;
     recorder.record(&started(&setup));
@@ -44,7 +49,11 @@ pub async fn run(mut setup: Setup, run_dir: &Path, control: &Control, recorder: 
     }
     samples(&setup, recorder).await?;
     let path = finish(&setup, run_dir).await?;
-    recorder.record(&Event::Finished { steps: setup.trainer.step, seconds: start.elapsed().as_secs_f64(), path: path.clone() });
+    recorder.record(&Event::Finished {
+        steps: setup.trainer.step,
+        seconds: start.elapsed().as_secs_f64(),
+        path: path.clone(),
+    });
     Ok(path)
 }
 
@@ -103,7 +112,8 @@ async fn evaluate(setup: &mut Setup, recorder: &mut Recorder) -> Result<bool> {
     let patience = setup.config.train.early_stopping_patience;
     let stop = patience.is_some_and(|patience| setup.progress.evaluations_without_improvement >= patience);
     if stop {
-        let message = format!("no better evaluation in the last {}", setup.progress.evaluations_without_improvement);
+        let message =
+            format!("no better evaluation in the last {}", setup.progress.evaluations_without_improvement);
         recorder.record(&Event::Notice { message });
     }
     Ok(stop)

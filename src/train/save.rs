@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use super::model::OpenModel;
 use super::{NamedTensors, Trainer};
 use crate::adapter::{AdapterSpec, AdapterWeights, LoraPair, peft};
-use crate::checkpoint::{self, CheckpointContents, NamedTensor, RunState, TrainerState, TrainingState, atomic};
+use crate::checkpoint::{
+    self, CheckpointContents, NamedTensor, RunState, TrainerState, TrainingState, atomic,
+};
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
 use crate::model::{Trained, export, lora_a_name, lora_b_name};
@@ -103,7 +105,8 @@ impl Progress {
     ) -> Result<PathBuf> {
         let values = trainer.trained_values().await?;
         let tensors = trainer.moments().await?.into_iter().chain(values.clone());
-        let training = TrainingState { run: self.run_state(trainer.step), tensors: tensors.map(named).collect() };
+        let training =
+            TrainingState { run: self.run_state(trainer.step), tensors: tensors.map(named).collect() };
         let state = self.trainer_state(trainer.step, trainer.schedule.total_steps);
         let trained = &trainer.builder.trained;
         let contents = CheckpointContents {
@@ -131,16 +134,18 @@ impl Progress {
             tokens_seen: run.counters.get("tokens_seen").copied().unwrap_or(0),
             history: checkpoint.trainer.log_history,
             best: best.map(|(&loss, &step)| Best { loss, step: step as usize }),
-            evaluations_without_improvement: run.counters.get("stale_evaluations").copied().unwrap_or(0) as usize,
+            evaluations_without_improvement: run.counters.get("stale_evaluations").copied().unwrap_or(0)
+                as usize,
         };
-        let tensors = tensors.into_iter().map(|(name, tensor)| {
-            Ok((name, HostTensor::f32(&tensor.shape, tensor.values)?))
-        });
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, HostTensor::f32(&tensor.shape, tensor.values)?)));
         Ok((progress, run.global_step as usize, tensors.collect::<Result<_>>()?))
     }
 
     fn run_state(&self, step: usize) -> RunState {
-        let mut run = RunState { global_step: step as u64, loader: self.loader.clone(), ..RunState::default() };
+        let mut run =
+            RunState { global_step: step as u64, loader: self.loader.clone(), ..RunState::default() };
         run.counters.insert("tokens_seen".into(), self.tokens_seen);
         run.counters.insert("stale_evaluations".into(), self.evaluations_without_improvement as u64);
         run.measures.insert("epoch".into(), self.epoch);

@@ -9,7 +9,9 @@ use super::{NamedTensors, StepBuilder, Trainer};
 use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
 use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind};
 use crate::data::loader::evaluation_batches;
-use crate::data::{Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits};
+use crate::data::{
+    Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits,
+};
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
 use crate::model::{Trained, lora_a_name, lora_b_name};
@@ -41,7 +43,11 @@ pub struct Setup {
 ///
 /// # Errors
 /// A user or data error that says what does not fit; nothing has been written then.
-pub async fn setup(config: RunConfig, resume: Option<&PathBuf>, counted: &mut (dyn FnMut(usize) + Send)) -> Result<Setup> {
+pub async fn setup(
+    config: RunConfig,
+    resume: Option<&PathBuf>,
+    counted: &mut (dyn FnMut(usize) + Send),
+) -> Result<Setup> {
     let model = OpenModel::open(&config.model, config.train.seed)?;
     let tokenizer = open_tokenizer(&config, &model)?;
     let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;

@@ -67,9 +67,16 @@ impl StepBuilder {
     ///
     /// # Errors
     /// A shape error if the model's description does not fit together.
-    pub fn plan(&self, executor: &AsyncGraphExecutor, kind: StepKind, rows: usize, sequence: usize) -> Result<Arc<Plan>> {
+    pub fn plan(
+        &self,
+        executor: &AsyncGraphExecutor,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+    ) -> Result<Arc<Plan>> {
         let device = executor.device_name().to_owned();
-        let key = PlanKey { program: self.fingerprint(kind), shape: (rows, sequence), device, memory_budget: None };
+        let key =
+            PlanKey { program: self.fingerprint(kind), shape: (rows, sequence), device, memory_budget: None };
         executor.plan(&key, |target| {
             let step = self.build(kind, rows, sequence, target)?;
             compile(step.graph, step.read_back, target)
@@ -87,7 +94,13 @@ impl StepBuilder {
     ///
     /// # Errors
     /// A shape error if the model's description does not fit together.
-    pub fn build(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<StepGraph> {
+    pub fn build(
+        &self,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+        target: &dyn Target,
+    ) -> Result<StepGraph> {
         let (loss, names) = self.loss(kind, rows, sequence);
         let lacks_kernel = |operation: &Operation| target.lacks_kernel(operation);
         let plain = decompose(&loss.graph().freeze(std::slice::from_ref(&loss))?, &lacks_kernel)?;
@@ -96,13 +109,16 @@ impl StepBuilder {
         let mut outputs = vec![loss.clone()];
         let mut effects = Vec::new();
         if kind != StepKind::Evaluate {
-            let trained: Vec<(String, LazyTensor)> =
-                names.into_iter().map(|(name, t)| (name.clone(), graph.state(&name, t.dims(), t.dtype()))).collect();
+            let trained: Vec<(String, LazyTensor)> = names
+                .into_iter()
+                .map(|(name, t)| (name.clone(), graph.state(&name, t.dims(), t.dtype())))
+                .collect();
             let handles: Vec<LazyTensor> = trained.iter().map(|(_, handle)| handle.clone()).collect();
             let sums = self.accumulate(kind, &trained, gradients(&loss, &handles)?, &mut effects);
             if kind.updates() {
                 let update = self.optimizer.update(&trained, &sums);
-                let update = update.ok_or_else(|| Error::user("nothing is trained: no linear layer has an adapter"))?;
+                let update = update
+                    .ok_or_else(|| Error::user("nothing is trained: no linear layer has an adapter"))?;
                 outputs.push(update.grad_norm);
                 effects.extend(update.effects);
             }

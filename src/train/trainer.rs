@@ -142,13 +142,17 @@ impl Trainer {
     /// # Errors
     /// A data error if a value is missing, unknown or of another shape.
     pub async fn restore(&mut self, step: usize, values: NamedTensors) -> Result<()> {
-        let current: NamedTensors = self.trained_values().await?.into_iter().chain(self.moments().await?).collect();
+        let current: NamedTensors =
+            self.trained_values().await?.into_iter().chain(self.moments().await?).collect();
         for (name, value) in &current {
             let saved = values.get(name).map(|saved| saved.tensor);
             if saved != Some(value.tensor) {
                 let found = saved.map_or("nothing".to_owned(), |tensor| tensor.to_string());
-                let message = format!("the checkpoint holds {found} for {name}, the run needs {}", value.tensor);
-                return Err(Error::data(message).hint("resume with the configuration that the run was started with"));
+                let message =
+                    format!("the checkpoint holds {found} for {name}, the run needs {}", value.tensor);
+                return Err(
+                    Error::data(message).hint("resume with the configuration that the run was started with")
+                );
             }
         }
         let known = values.into_iter().filter(|(name, _)| current.contains_key(name)).collect();
@@ -195,7 +199,8 @@ fn diverged(step: usize, loss: f64, grad_norm: f64, window: &Window) -> Error {
     let rows: Vec<String> = sources.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = sources.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let message = format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{more}", rows.join(", "));
+    let message =
+        format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{more}", rows.join(", "));
     Error::new(ErrorKind::Diverged, message)
         .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
 }

@@ -54,7 +54,12 @@ pub fn plan(executor: &AsyncGraphExecutor, roots: &[LazyTensor], read_back: usiz
 }
 
 /// Computes `roots` with the given inputs.
-pub fn compute(executor: &AsyncGraphExecutor, roots: &[LazyTensor], inputs: &StepInputs, plain: bool) -> Vec<HostTensor> {
+pub fn compute(
+    executor: &AsyncGraphExecutor,
+    roots: &[LazyTensor],
+    inputs: &StepInputs,
+    plain: bool,
+) -> Vec<HostTensor> {
     let plan = plan(executor, roots, roots.len(), plain);
     plan.graph.verify().unwrap();
     block_on(executor.run(plan, inputs.clone())).unwrap().outputs
@@ -68,4 +73,3 @@ pub fn relative_error(found: &[f64], expected: &[f64], floor: f64) -> f64 {
     let finite = found.iter().all(|value| value.is_finite());
     if finite { worst / scale } else { f64::INFINITY }
 }
-

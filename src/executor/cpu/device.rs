@@ -90,7 +90,13 @@ impl CpuDevice {
             operands.push(operand);
         }
         let kernel = |&index: &usize| build(&plan.graph.nodes()[index], &plan.places, index, &operands);
-        let mut bound = Bound { plan: plan.clone(), batches: vec![], operations: vec![], operands: vec![], _memory: memory };
+        let mut bound = Bound {
+            plan: plan.clone(),
+            batches: vec![],
+            operations: vec![],
+            operands: vec![],
+            _memory: memory,
+        };
         for batch in &plan.batches {
             let kernels = batch.iter().map(kernel).collect::<Result<Vec<_>>>()?;
             let alone = |kernel: &Arc<dyn Kernel>| Arc::new(Batch::new(vec![kernel.clone()]));
@@ -125,7 +131,10 @@ impl CpuDevice {
 
     /// Reads a frozen weight.
     pub(super) fn load(&self, name: &str, tensor: TensorType) -> Result<Memory> {
-        let loader = self.weights.as_ref().ok_or_else(|| Error::internal(format!("no one gives the weight {name}")))?;
+        let loader = self
+            .weights
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("no one gives the weight {name}")))?;
         let value = loader(name, tensor)?.to_dtype(tensor.dtype);
         let memory = Memory::zeroed(tensor.bytes())?;
         memory.operand(0, tensor)?.write(value.bytes())?;
@@ -143,11 +152,18 @@ impl CpuDevice {
 }
 
 /// The kernel of one operation of a plan.
-fn build(node: &FrozenNode, places: &[Place], index: usize, operands: &[Option<Operand>]) -> Result<Arc<dyn Kernel>> {
+fn build(
+    node: &FrozenNode,
+    places: &[Place],
+    index: usize,
+    operands: &[Option<Operand>],
+) -> Result<Arc<dyn Kernel>> {
     let missing = || Error::internal(format!("node %{index} reads or writes a value without memory"));
-    let inputs = node.inputs.iter().map(|&input| operands[input].ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+    let inputs =
+        node.inputs.iter().map(|&input| operands[input].ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
     let whole = operands[index].ok_or_else(missing)?;
-    let outputs = if matches!(places[index], Place::Part { .. }) { vec![whole] } else { split(&whole, node)? };
+    let outputs =
+        if matches!(places[index], Place::Part { .. }) { vec![whole] } else { split(&whole, node)? };
     Ok(Arc::from(kernels::build(&node.operation, &inputs, &outputs)?))
 }
 
@@ -191,7 +207,10 @@ impl Device for CpuDevice {
     }
 
     fn state(&mut self, name: &str) -> Result<HostTensor> {
-        let state = self.leaves.get(name).ok_or_else(|| Error::internal(format!("the state {name} was never set")))?;
+        let state = self
+            .leaves
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("the state {name} was never set")))?;
         Ok(HostTensor::from_bytes(state.0, &state.1.operand(0, state.0)?.read()))
     }
 

@@ -63,20 +63,43 @@ impl<E: Element> Body for CachedAttention<E> {
 
     #[inline(always)]
     fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
-        let AttentionSpec { seq, kv_heads, .. } = self.spec;
+        let AttentionSpec { seq, heads, kv_heads, .. } = self.spec;
+        let (kv_head, group) = (part % kv_heads, heads / kv_heads);
         let first = part / kv_heads * QUERIES;
+        let position = (self.start.as_slice()[0] as usize).min(self.capacity - seq);
+        let queries = first..(first + QUERIES).min(seq);
         let block = Block {
             spec: &self.spec,
             q: self.q.as_slice(),
             k: self.keys.as_slice(),
             v: self.values.as_slice(),
-            kv_head: part % kv_heads,
+            kv_head,
+            group,
+            heads,
+            first_head: kv_head * group,
             query_rows: 0,
             key_rows: 0,
-            queries: first..(first + QUERIES).min(seq),
-            position: (self.start.as_slice()[0] as usize).min(self.capacity - seq),
-            sight: Sight { segments: None },
+            keys: position + queries.end,
+            queries,
+            position,
+            sight: Sight { segments: None, causal: true },
         };
+        let block = if seq == 1 && group <= QUERIES { single_query(block) } else { block };
         block.run::<L>(scratch, &self.out, None);
+    }
+}
+
+/// With one query, the heads of a group see the same keys: they stand in for the queries of a block of one head, which
+/// are then rows of [heads, head_dim].
+#[inline(always)]
+fn single_query<E>(block: Block<'_, E>) -> Block<'_, E> {
+    Block {
+        query_rows: block.first_head,
+        queries: 0..block.group,
+        first_head: 0,
+        heads: 1,
+        group: 1,
+        sight: Sight { segments: None, causal: false },
+        ..block
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::load::{Head, store_column, transpose};
+use super::load::{Head, Place, store, transpose};
 use super::product::{Into, Left, product};
 use super::softmax::{Running, Seen, Sight};
 use super::{KEYS, QUERIES, Scratch, check, padded};
@@ -60,7 +60,7 @@ impl<E: Element> Body for Attention<E> {
 
     #[inline(always)]
     fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
-        let AttentionSpec { batch, seq, kv_heads, .. } = self.spec;
+        let AttentionSpec { batch, seq, heads, kv_heads, .. } = self.spec;
         let columns = batch * kv_heads;
         // The last queries see the most keys: they go first, so that threads finish together.
         let block = seq.div_ceil(QUERIES) - 1 - part / columns;
@@ -72,11 +72,18 @@ impl<E: Element> Body for Attention<E> {
             k: self.k.as_slice(),
             v: self.v.as_slice(),
             kv_head,
+            group: heads / kv_heads,
+            heads,
+            first_head: kv_head * (heads / kv_heads),
             query_rows: sequence * seq,
             key_rows: sequence * seq,
             queries: first..(first + QUERIES).min(seq),
             position: 0,
-            sight: Sight { segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]) },
+            keys: (first + QUERIES).min(seq),
+            sight: Sight {
+                segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]),
+                causal: true,
+            },
         };
         block.run::<L>(scratch, &self.out, Some(&self.lse));
     }
@@ -89,6 +96,11 @@ pub struct Block<'a, E> {
     pub k: &'a [E],
     pub v: &'a [E],
     pub kv_head: usize,
+    /// Heads of the block, from `first_head` on.
+    pub group: usize,
+    pub first_head: usize,
+    /// Heads in a row of q.
+    pub heads: usize,
     /// Row of the sequence's first query.
     pub query_rows: usize,
     /// Row of the sequence's first key.
@@ -96,35 +108,44 @@ pub struct Block<'a, E> {
     pub queries: Range<usize>,
     /// Position of query 0 among the keys.
     pub position: usize,
+    /// How many keys the block's last query sees at most.
+    pub keys: usize,
     pub sight: Sight<'a>,
 }
 
-/// Scratch of one head of the block.
-struct HeadState<'a> {
-    /// [padded head_dim, QUERIES], scaled.
+/// A block's scratch memory.
+struct State<'a> {
+    /// [padded head_dim, columns], scaled.
     q: &'a mut [f32],
-    /// [padded head_dim, QUERIES]
+    /// [padded head_dim, columns]: the values seen so far, weighted.
     weighted: &'a mut [f32],
     running: Running<'a>,
+    /// [KEYS, padded head_dim]
+    k: &'a mut [f32],
+    /// [KEYS, padded head_dim]
+    v: &'a mut [f32],
+    /// [KEYS, columns]
+    scores: &'a mut [f32],
 }
 
-impl<'a> HeadState<'a> {
-    fn from(chunk: &'a mut [f32]) -> Self {
-        let (maximum, rest) = chunk.split_at_mut(QUERIES);
-        let (sum, rest) = rest.split_at_mut(QUERIES);
-        let (q, weighted) = rest.split_at_mut(rest.len() / 2);
-        Self { q, weighted, running: Running { maximum, sum } }
-    }
-
-    fn floats(padded: usize) -> usize {
-        2 * QUERIES + 2 * padded * QUERIES
+impl<'a> State<'a> {
+    fn new(scratch: &'a mut [u8], columns: usize, padded: usize) -> Self {
+        let mut scratch = Scratch::new(scratch);
+        Self {
+            q: scratch.take(padded * columns),
+            weighted: scratch.take(padded * columns),
+            running: Running { maximum: scratch.take(columns), sum: scratch.take(columns) },
+            k: scratch.take(KEYS * padded),
+            v: scratch.take(KEYS * padded),
+            scores: scratch.take(KEYS * columns),
+        }
     }
 }
 
 impl<E: Element> Block<'_, E> {
     pub fn scratch_bytes(spec: &AttentionSpec) -> usize {
-        let (padded, group) = (padded(spec.head_dim), spec.heads / spec.kv_heads.max(1));
-        4 * (group * HeadState::floats(padded) + 2 * KEYS * padded + KEYS * QUERIES)
+        let (padded, columns) = (padded(spec.head_dim), spec.heads / spec.kv_heads * QUERIES);
+        size_of::<f32>() * (columns * (2 * padded + 2 + KEYS) + 2 * KEYS * padded)
     }
 
     fn head<'b>(&self, values: &'b [E], heads: usize, head: usize) -> Head<'b, E> {
@@ -134,73 +155,71 @@ impl<E: Element> Block<'_, E> {
 
     #[inline(always)]
     pub fn run<L: Lanes>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
-        let AttentionSpec { heads, kv_heads, head_dim, .. } = *self.spec;
-        let (padded, group) = (padded(head_dim), heads / kv_heads);
-        let mut scratch = Scratch::new(scratch);
-        let states = scratch.take(group * HeadState::floats(padded));
-        let (k, v) = (scratch.take(KEYS * padded), scratch.take(KEYS * padded));
-        let scores = scratch.take(KEYS * QUERIES);
-        self.start(states, k);
+        let AttentionSpec { kv_heads, head_dim, .. } = *self.spec;
+        let (padded, columns) = (padded(head_dim), self.group * QUERIES);
+        let mut state = State::new(scratch, columns, padded);
+        self.start::<L>(&mut state);
 
         let queries = self.position + self.queries.start..self.position + self.queries.end;
-        for first in (0..queries.end).step_by(KEYS) {
-            // Keys after the block's last query are seen by none of it.
-            let keys = first..(first + KEYS).min(queries.end);
+        for first in (0..self.keys).step_by(KEYS) {
+            let keys = first..(first + KEYS).min(self.keys);
             let seen = self.sight.of(&queries, &keys);
             if seen == Seen::None {
                 continue;
             }
             let rows = self.key_rows + keys.start..self.key_rows + keys.end;
-            self.head(self.k, kv_heads, self.kv_head).load(rows.clone(), 1.0, k, padded);
-            self.head(self.v, kv_heads, self.kv_head).load(rows, 1.0, v, padded);
-            let scores = &mut scores[..keys.len() * QUERIES];
-            for state in states.chunks_exact_mut(HeadState::floats(padded)) {
-                let mut state = HeadState::from(state);
-                let a = Left { values: k, row: padded, column: 1 };
-                product::<L>([keys.len(), head_dim, QUERIES], a, state.q, scores, Into::Overwrite);
-                if seen == Seen::Some {
-                    self.sight.mask(&queries, &keys, scores);
-                }
-                state.running.update::<L>(scores, &mut state.weighted[..head_dim * QUERIES]);
-                let a = Left { values: v, row: 1, column: padded };
-                product::<L>([head_dim, keys.len(), QUERIES], a, scores, state.weighted, Into::Add);
+            self.head(self.k, kv_heads, self.kv_head).load(rows.clone(), 1.0, state.k, padded);
+            self.head(self.v, kv_heads, self.kv_head).load(rows, 1.0, state.v, padded);
+            let scores = &mut state.scores[..keys.len() * columns];
+            let a = Left { values: state.k, row: padded, column: 1 };
+            product::<L>([keys.len(), head_dim, columns], a, state.q, scores, Into::Overwrite);
+            if seen == Seen::Some {
+                self.sight.mask(&queries, &keys, scores);
             }
+            state.running.update::<L>(scores, &mut state.weighted[..head_dim * columns]);
+            let a = Left { values: state.v, row: 1, column: padded };
+            product::<L>([head_dim, keys.len(), columns], a, scores, state.weighted, Into::Add);
         }
-        self.finish(states, out, lse);
+        self.finish::<L>(&mut state, out, lse);
     }
 
-    /// Loads the queries; `rows` is room for a block of them.
     #[inline(always)]
-    fn start(&self, states: &mut [f32], rows: &mut [f32]) {
-        let AttentionSpec { heads, kv_heads, head_dim, scale, .. } = *self.spec;
-        let padded = padded(head_dim);
-        let range = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
-        for (i, state) in states.chunks_exact_mut(HeadState::floats(padded)).enumerate() {
-            let mut state = HeadState::from(state);
-            let head = self.head(self.q, heads, self.kv_head * (heads / kv_heads) + i);
-            head.load(range.clone(), scale.0 as f32, rows, padded);
-            transpose(rows, range.len(), padded, head_dim, state.q);
-            state.weighted.fill(0.0);
-            state.running.reset();
+    fn start<L: Lanes>(&self, state: &mut State<'_>) {
+        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let (padded, group) = (padded(head_dim), self.group);
+        let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
+        let block = &mut state.k[..QUERIES * padded];
+        for i in 0..group {
+            let head = self.head(self.q, self.heads, self.first_head + i);
+            head.load(rows.clone(), scale.0 as f32, block, padded);
+            let target = Place { start: i * QUERIES, row: group * QUERIES };
+            let source = Place { start: 0, row: padded };
+            transpose::<L>([QUERIES, padded], (block, source), (state.q, target));
         }
+        state.weighted.fill(0.0);
+        state.running.reset();
     }
 
     /// Divides by the softmax's sums and writes the results.
     #[inline(always)]
-    fn finish(&self, states: &mut [f32], out: &Out<E>, lse: Option<&Out<f32>>) {
-        let AttentionSpec { heads, kv_heads, head_dim, .. } = *self.spec;
-        for (i, state) in states.chunks_exact_mut(HeadState::floats(padded(head_dim))).enumerate() {
-            let state = HeadState::from(state);
-            let head = self.kv_head * (heads / kv_heads) + i;
-            for column in 0..self.queries.len() {
-                let at = (self.query_rows + self.queries.start + column) * heads + head;
+    fn finish<L: Lanes>(&self, state: &mut State<'_>, out: &Out<E>, lse: Option<&Out<f32>>) {
+        let head_dim = self.spec.head_dim;
+        let (padded, group) = (padded(head_dim), self.group);
+        let block = &mut state.k[..QUERIES * padded];
+        for i in 0..group {
+            let source = Place { start: i * QUERIES, row: group * QUERIES };
+            let target = Place { start: 0, row: padded };
+            transpose::<L>([padded, QUERIES], (state.weighted, source), (block, target));
+            for (query, values) in self.queries.clone().zip(block.chunks_exact(padded)) {
+                let at = (self.query_rows + query) * self.heads + self.first_head + i;
+                let column = i * QUERIES + query - self.queries.start;
+                let (maximum, sum) = (state.running.maximum[column], state.running.sum[column]);
                 // SAFETY: every part has its own rows of its own heads.
-                let row = unsafe { out.range(at * head_dim..(at + 1) * head_dim) };
-                store_column(state.weighted, column, 1.0 / state.running.sum[column], row);
+                store(values, 1.0 / sum, unsafe { out.range(at * head_dim..(at + 1) * head_dim) });
                 if let Some(lse) = lse {
                     // SAFETY: as above.
                     let lse = unsafe { lse.range(at..at + 1) };
-                    lse[0] = state.running.maximum[column] + state.running.sum[column].ln();
+                    lse[0] = maximum + sum.ln();
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::load::{Head, store_column, transpose};
+use super::load::{Head, Place, store, transpose};
 use super::product::{Into, Left, product};
 use super::softmax::{Seen, Sight, gradient};
 use super::{KEYS, MASKED, QUERIES, Scratch, check, padded};
@@ -61,53 +61,96 @@ struct Sweep {
     keys: bool,
 }
 
-/// One head of a block of queries, in scratch memory.
-struct HeadState<'a> {
-    /// [QUERIES, padded head_dim], scaled.
+/// A block of queries of a group of heads, and a tile of keys, in scratch memory.
+struct State<'a> {
+    columns: usize,
+    padded: usize,
+    /// [columns, padded head_dim], scaled.
     q: &'a mut [f32],
-    /// [padded head_dim, QUERIES], scaled.
+    /// [padded head_dim, columns], scaled.
     q_transposed: &'a mut [f32],
-    /// [QUERIES, padded head_dim]
+    /// [columns, padded head_dim]
     dout: &'a mut [f32],
-    /// [padded head_dim, QUERIES]
+    /// [padded head_dim, columns]
     dout_transposed: &'a mut [f32],
-    /// [padded head_dim, QUERIES]
+    /// [padded head_dim, columns]
     dq: &'a mut [f32],
-    /// [QUERIES]
+    /// [columns]
     lse: &'a mut [f32],
-    /// [QUERIES]: rowsum(dout * out).
+    /// [columns]: rowsum(dout * out).
     delta: &'a mut [f32],
-}
-
-impl<'a> HeadState<'a> {
-    fn floats(padded: usize) -> usize {
-        QUERIES * (5 * padded + 2)
-    }
-
-    fn from(chunk: &'a mut [f32], padded: usize) -> Self {
-        let mut chunk = Scratch(chunk);
-        let matrix = QUERIES * padded;
-        Self {
-            q: chunk.take(matrix),
-            q_transposed: chunk.take(matrix),
-            dout: chunk.take(matrix),
-            dout_transposed: chunk.take(matrix),
-            dq: chunk.take(matrix),
-            lse: chunk.take(QUERIES),
-            delta: chunk.take(QUERIES),
-        }
-    }
-}
-
-/// Tiles of keys in scratch memory.
-struct Tiles<'a> {
     /// [KEYS, padded head_dim]
     k: &'a mut [f32],
+    /// [KEYS, padded head_dim]
     v: &'a mut [f32],
-    /// [KEYS, QUERIES]: scores, then probabilities.
+    /// [KEYS, columns]: scores, then probabilities.
     p: &'a mut [f32],
-    /// [KEYS, QUERIES]: the probabilities' gradient, then the scores'.
+    /// [KEYS, columns]: the probabilities' gradient, then the scores'.
     ds: &'a mut [f32],
+}
+
+impl<'a> State<'a> {
+    fn floats(columns: usize, padded: usize) -> usize {
+        columns * (5 * padded + 2 + 2 * KEYS) + 2 * KEYS * padded
+    }
+
+    fn new(scratch: &mut Scratch<'a>, columns: usize, padded: usize) -> Self {
+        let matrix = columns * padded;
+        Self {
+            columns,
+            padded,
+            q: scratch.take(matrix),
+            q_transposed: scratch.take(matrix),
+            dout: scratch.take(matrix),
+            dout_transposed: scratch.take(matrix),
+            dq: scratch.take(matrix),
+            lse: scratch.take(columns),
+            delta: scratch.take(columns),
+            k: scratch.take(KEYS * padded),
+            v: scratch.take(KEYS * padded),
+            p: scratch.take(KEYS * columns),
+            ds: scratch.take(KEYS * columns),
+        }
+    }
+
+    /// Fills p and ds.
+    #[inline(always)]
+    fn scores<L: Lanes>(
+        &mut self,
+        head_dim: usize,
+        mask: Option<&Sight<'_>>,
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+    ) {
+        let extents = [keys.len(), head_dim, self.columns];
+        let p = &mut self.p[..keys.len() * self.columns];
+        let ds = &mut self.ds[..keys.len() * self.columns];
+        let a = Left { values: self.k, row: self.padded, column: 1 };
+        product::<L>(extents, a, self.q_transposed, p, Into::Overwrite);
+        if let Some(sight) = mask {
+            sight.mask(queries, keys, p);
+        }
+        let a = Left { values: self.v, row: self.padded, column: 1 };
+        product::<L>(extents, a, self.dout_transposed, ds, Into::Overwrite);
+        gradient::<L>(p, ds, self.lse, self.delta);
+    }
+
+    /// dv += P^T dout, dk += dS^T q, over all heads of the group.
+    #[inline(always)]
+    fn key_gradients<L: Lanes>(&self, keys: usize, dk: &mut [f32], dv: &mut [f32]) {
+        let extents = [keys, self.columns, self.padded];
+        let a = Left { values: self.p, row: self.columns, column: 1 };
+        product::<L>(extents, a, self.dout, dv, Into::Add);
+        let a = Left { values: self.ds, row: self.columns, column: 1 };
+        product::<L>(extents, a, self.q, dk, Into::Add);
+    }
+
+    /// dq += dS K, transposed.
+    #[inline(always)]
+    fn query_gradient<L: Lanes>(&mut self, head_dim: usize, keys: usize) {
+        let a = Left { values: self.k, row: 1, column: self.padded };
+        product::<L>([head_dim, keys, self.columns], a, self.ds, self.dq, Into::Add);
+    }
 }
 
 impl<E: Element> AttentionGrad<E> {
@@ -175,54 +218,41 @@ impl<E: Element> AttentionGrad<E> {
         let (padded, first_row) = (padded(head_dim), sweep.sequence * seq);
         let tile = KEYS * padded;
         let mut scratch = Scratch::new(scratch);
-        let states = scratch.take(heads / kv_heads * HeadState::floats(padded));
-        let (k, v) = (scratch.take(tile), scratch.take(tile));
-        let (p, ds) = (scratch.take(KEYS * QUERIES), scratch.take(KEYS * QUERIES));
-        let mut tiles = Tiles { k, v, p, ds };
+        let mut state = State::new(&mut scratch, heads / kv_heads * QUERIES, padded);
         let kept = if sweep.keys { sweep.tiles.len() * tile } else { 0 };
         let (dk, dv) = (scratch.take(kept), scratch.take(kept));
         dk.fill(0.0);
         dv.fill(0.0);
 
-        let segments = &self.inputs.segments.as_slice()[first_row..first_row + seq];
-        let sight = Sight { segments: Some(segments) };
+        let sight = Sight {
+            segments: Some(&self.inputs.segments.as_slice()[first_row..first_row + seq]),
+            causal: true,
+        };
+        let k = self.head(self.inputs.k.as_slice(), kv_heads, sweep.kv_head);
+        let v = self.head(self.inputs.v.as_slice(), kv_heads, sweep.kv_head);
         for block in sweep.blocks.clone() {
             let queries = block * QUERIES..(block * QUERIES + QUERIES).min(seq);
-            self.start(sweep, &queries, states, tiles.k);
-            for index in sweep.tiles.clone() {
+            self.start::<L>(sweep, &queries, &mut state);
+            for index in sweep.tiles.clone().take_while(|index| index * KEYS < queries.end) {
                 let keys = index * KEYS..(index * KEYS + KEYS).min(queries.end);
-                if keys.start >= queries.end {
-                    break;
-                }
                 let seen = sight.of(&queries, &keys);
                 if seen == Seen::None {
                     continue;
                 }
                 let rows = first_row + keys.start..first_row + keys.end;
-                self.head(self.inputs.k.as_slice(), kv_heads, sweep.kv_head).load(
-                    rows.clone(),
-                    1.0,
-                    tiles.k,
-                    padded,
-                );
-                self.head(self.inputs.v.as_slice(), kv_heads, sweep.kv_head).load(rows, 1.0, tiles.v, padded);
-                let at = if sweep.keys { (index - sweep.tiles.start) * tile } else { 0 };
-                let kept = if sweep.keys { at..at + tile } else { 0..0 };
-                for state in states.chunks_exact_mut(HeadState::floats(padded)) {
-                    let state = HeadState::from(state, padded);
-                    let mask = (seen == Seen::Some).then_some(&sight);
-                    tiles.scores::<L>(&state, head_dim, mask, &queries, &keys);
-                    if sweep.keys {
-                        let sums = (&mut dk[kept.clone()], &mut dv[kept.clone()]);
-                        tiles.key_gradients::<L>(&state, queries.len(), keys.len(), sums);
-                    }
-                    if sweep.queries {
-                        tiles.query_gradient::<L>(state, head_dim, keys.len());
-                    }
+                k.load(rows.clone(), 1.0, state.k, padded);
+                v.load(rows, 1.0, state.v, padded);
+                state.scores::<L>(head_dim, (seen == Seen::Some).then_some(&sight), &queries, &keys);
+                if sweep.keys {
+                    let at = (index - sweep.tiles.start) * tile;
+                    state.key_gradients::<L>(keys.len(), &mut dk[at..at + tile], &mut dv[at..at + tile]);
+                }
+                if sweep.queries {
+                    state.query_gradient::<L>(head_dim, keys.len());
                 }
             }
             if sweep.queries {
-                self.write_queries(sweep, &queries, states);
+                self.write_queries::<L>(sweep, &queries, &mut state);
             }
         }
         if sweep.keys {
@@ -230,49 +260,51 @@ impl<E: Element> AttentionGrad<E> {
         }
     }
 
-    /// Loads a block of queries of every head; `rows` is room for it.
+    /// Loads a block of queries of every head.
     #[inline(always)]
-    fn start(&self, sweep: &Sweep, queries: &Range<usize>, states: &mut [f32], rows: &mut [f32]) {
-        let AttentionSpec { seq, heads, kv_heads, head_dim, scale, .. } = self.spec;
-        let (padded, count) = (padded(head_dim), queries.len());
-        let range = sweep.sequence * seq + queries.start..sweep.sequence * seq + queries.end;
-        for (i, state) in states.chunks_exact_mut(HeadState::floats(padded)).enumerate() {
-            let state = HeadState::from(state, padded);
-            let head = sweep.kv_head * (heads / kv_heads) + i;
-            self.head(self.inputs.q.as_slice(), heads, head).load(
-                range.clone(),
-                scale.0 as f32,
-                state.q,
-                padded,
-            );
-            self.head(self.inputs.dout.as_slice(), heads, head).load(range.clone(), 1.0, state.dout, padded);
-            self.head(self.inputs.out.as_slice(), heads, head).load(range.clone(), 1.0, rows, padded);
-            transpose(state.q, count, padded, head_dim, state.q_transposed);
-            transpose(state.dout, count, padded, head_dim, state.dout_transposed);
-            state.dq.fill(0.0);
-            // Columns without a query get probability 0.
-            state.lse.fill(-MASKED);
-            state.delta.fill(0.0);
-            let pairs = rows.chunks_exact(padded).zip(state.dout.chunks_exact(padded));
-            for (query, (out, dout)) in pairs.take(count).enumerate() {
-                state.lse[query] = self.inputs.lse.as_slice()[(range.start + query) * heads + head];
-                state.delta[query] = dot(out, dout);
+    fn start<L: Lanes>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
+        let AttentionSpec { seq, heads, kv_heads, scale, .. } = self.spec;
+        let (padded, columns, group) = (state.padded, state.columns, heads / kv_heads);
+        let rows = sweep.sequence * seq + queries.start..sweep.sequence * seq + queries.end;
+        // Columns without a query get probability 0.
+        state.lse.fill(-MASKED);
+        state.delta.fill(0.0);
+        state.dq.fill(0.0);
+        let out = &mut state.k[..QUERIES * padded];
+        for i in 0..group {
+            let (first, head) = (i * QUERIES, sweep.kv_head * group + i);
+            let block = first * padded..(first + QUERIES) * padded;
+            let (q, dout) = (&mut state.q[block.clone()], &mut state.dout[block]);
+            let of = |values: In<E>, scale: f32, to: &mut [f32]| {
+                self.head(values.as_slice(), heads, head).load(rows.clone(), scale, to, padded);
+            };
+            of(self.inputs.q, scale.0 as f32, q);
+            of(self.inputs.dout, 1.0, dout);
+            of(self.inputs.out, 1.0, out);
+            let (source, target) = (Place { start: 0, row: padded }, Place { start: first, row: columns });
+            transpose::<L>([QUERIES, padded], (q, source), (state.q_transposed, target));
+            transpose::<L>([QUERIES, padded], (dout, source), (state.dout_transposed, target));
+            let pairs = out.chunks_exact(padded).zip(dout.chunks_exact(padded));
+            for ((query, row), (out, dout)) in rows.clone().enumerate().zip(pairs) {
+                state.lse[first + query] = self.inputs.lse.as_slice()[row * heads + head];
+                state.delta[first + query] = dot(out, dout);
             }
         }
     }
 
     #[inline(always)]
-    fn write_queries(&self, sweep: &Sweep, queries: &Range<usize>, states: &mut [f32]) {
+    fn write_queries<L: Lanes>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
         let AttentionSpec { seq, heads, kv_heads, head_dim, scale, .. } = self.spec;
-        let padded = padded(head_dim);
-        for (i, state) in states.chunks_exact_mut(HeadState::floats(padded)).enumerate() {
-            let state = HeadState::from(state, padded);
-            let head = sweep.kv_head * (heads / kv_heads) + i;
-            for query in queries.clone() {
-                let at = ((sweep.sequence * seq + query) * heads + head) * head_dim;
+        let (padded, group) = (state.padded, heads / kv_heads);
+        let block = &mut state.k[..QUERIES * padded];
+        for i in 0..group {
+            let source = Place { start: i * QUERIES, row: state.columns };
+            let target = Place { start: 0, row: padded };
+            transpose::<L>([padded, QUERIES], (state.dq, source), (block, target));
+            for (query, values) in queries.clone().zip(block.chunks_exact(padded)) {
+                let at = ((sweep.sequence * seq + query) * heads + sweep.kv_head * group + i) * head_dim;
                 // SAFETY: every part that computes dq has its own rows of its own heads.
-                let row = unsafe { self.dq.range(at..at + head_dim) };
-                store_column(state.dq, query - queries.start, scale.0 as f32, row);
+                store(values, scale.0 as f32, unsafe { self.dq.range(at..at + head_dim) });
             }
         }
     }
@@ -287,9 +319,7 @@ impl<E: Element> AttentionGrad<E> {
             // SAFETY: every part that computes dk and dv has its own rows of its own kv head.
             let rows = unsafe { [self.dk.range(at..at + head_dim), self.dv.range(at..at + head_dim)] };
             for (row, sums) in rows.into_iter().zip([dk, dv]) {
-                for (to, from) in row.iter_mut().zip(sums) {
-                    *to = E::narrow(*from);
-                }
+                store(sums, 1.0, row);
             }
         }
     }
@@ -306,54 +336,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     stripes.iter().sum()
 }
 
-impl Tiles<'_> {
-    /// Fills p and ds.
-    #[inline(always)]
-    fn scores<L: Lanes>(
-        &mut self,
-        state: &HeadState<'_>,
-        head_dim: usize,
-        mask: Option<&Sight<'_>>,
-        queries: &Range<usize>,
-        keys: &Range<usize>,
-    ) {
-        let extents = [keys.len(), head_dim, QUERIES];
-        let row = padded(head_dim);
-        let (p, ds) = (&mut self.p[..keys.len() * QUERIES], &mut self.ds[..keys.len() * QUERIES]);
-        let a = Left { values: self.k, row, column: 1 };
-        product::<L>(extents, a, state.q_transposed, p, Into::Overwrite);
-        if let Some(sight) = mask {
-            sight.mask(queries, keys, p);
-        }
-        let a = Left { values: self.v, row, column: 1 };
-        product::<L>(extents, a, state.dout_transposed, ds, Into::Overwrite);
-        gradient::<L>(p, ds, state.lse, state.delta);
-    }
-
-    /// dv += P^T dout, dk += dS^T q.
-    #[inline(always)]
-    fn key_gradients<L: Lanes>(
-        &self,
-        state: &HeadState<'_>,
-        queries: usize,
-        keys: usize,
-        (dk, dv): (&mut [f32], &mut [f32]),
-    ) {
-        let extents = [keys, queries, state.q.len() / QUERIES];
-        let a = Left { values: self.p, row: QUERIES, column: 1 };
-        product::<L>(extents, a, state.dout, dv, Into::Add);
-        let a = Left { values: self.ds, row: QUERIES, column: 1 };
-        product::<L>(extents, a, state.q, dk, Into::Add);
-    }
-
-    /// dq += dS K, transposed.
-    #[inline(always)]
-    fn query_gradient<L: Lanes>(&self, state: HeadState<'_>, head_dim: usize, keys: usize) {
-        let a = Left { values: self.k, row: 1, column: padded(head_dim) };
-        product::<L>([head_dim, keys, QUERIES], a, self.ds, state.dq, Into::Add);
-    }
-}
-
 impl<E: Element> Body for AttentionGrad<E> {
     fn parts(&self) -> usize {
         let columns = self.spec.batch * self.spec.kv_heads;
@@ -365,9 +347,7 @@ impl<E: Element> Body for AttentionGrad<E> {
         let AttentionSpec { heads, kv_heads, head_dim, .. } = self.spec;
         let padded = padded(head_dim);
         let kept = if self.whole_heads() { self.tiles() } else { TILES };
-        let floats = heads / kv_heads * HeadState::floats(padded)
-            + 2 * KEYS * padded * (1 + kept)
-            + 2 * KEYS * QUERIES;
+        let floats = State::floats(heads / kv_heads * QUERIES, padded) + 2 * kept * KEYS * padded;
         floats * size_of::<f32>()
     }
 

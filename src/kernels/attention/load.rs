@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::QUERIES;
+use crate::kernels::lanes::Lanes;
 use crate::kernels::number::Element;
 
 /// One head of a row-major matrix of tokens: columns `offset..offset + head_dim` of rows `stride` apart.
@@ -21,9 +21,10 @@ impl<'a, E: Element> Head<'a, E> {
         &self.values[start..start + self.head_dim]
     }
 
-    /// to [rows, padded head_dim]: scaled, zeros in the padding.
+    /// to [at least rows, padded head_dim]: scaled, zeros in the padding and in rows past the end.
     #[inline(always)]
     pub fn load(&self, rows: Range<usize>, scale: f32, to: &mut [f32], padded: usize) {
+        let count = rows.len();
         for (to, row) in to.chunks_exact_mut(padded).zip(rows) {
             let (values, padding) = to.split_at_mut(self.head_dim);
             for (to, from) in values.iter_mut().zip(self.row(row)) {
@@ -31,23 +32,46 @@ impl<'a, E: Element> Head<'a, E> {
             }
             padding.fill(0.0);
         }
+        to[count * padded..].fill(0.0);
     }
 }
 
-/// from [count, padded] -> to [head_dim, QUERIES], zeros in columns that have no row.
+/// A matrix in scratch memory, or a block of its columns: rows are `row` values apart.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub start: usize,
+    pub row: usize,
+}
+
+/// Copies a transposed block of `rows` by `columns`, both multiples of every vector's width.
+///
+/// # Panics
+/// If the block reaches past the end of a matrix.
 #[inline(always)]
-pub fn transpose(from: &[f32], count: usize, padded: usize, head_dim: usize, to: &mut [f32]) {
-    for (dim, to) in to.chunks_exact_mut(QUERIES).take(head_dim).enumerate() {
-        for (query, to) in to.iter_mut().enumerate() {
-            *to = if query < count { from[query * padded + dim] } else { 0.0 };
+pub fn transpose<L: Lanes>(
+    [rows, columns]: [usize; 2],
+    (from, source): (&[f32], Place),
+    (to, target): (&mut [f32], Place),
+) {
+    assert!(rows.is_multiple_of(L::WIDTH) && columns.is_multiple_of(L::WIDTH) && rows * columns > 0);
+    assert!(source.start + (rows - 1) * source.row + columns <= from.len());
+    assert!(target.start + (columns - 1) * target.row + rows <= to.len());
+    for row in (0..rows).step_by(L::WIDTH) {
+        for column in (0..columns).step_by(L::WIDTH) {
+            // SAFETY: both blocks lie within their matrices, as checked above.
+            unsafe {
+                let from = from.as_ptr().add(source.start + row * source.row + column);
+                let to = to.as_mut_ptr().add(target.start + column * target.row + row);
+                L::transpose(from, source.row, to, target.row);
+            }
         }
     }
 }
 
-/// from [head_dim, QUERIES] -> one row of a head: column `query` times `scale`.
+/// Writes one row of a head, scaled.
 #[inline(always)]
-pub fn store_column<E: Element>(from: &[f32], query: usize, scale: f32, to: &mut [E]) {
-    for (to, from) in to.iter_mut().zip(from[query..].iter().step_by(QUERIES)) {
+pub fn store<E: Element>(from: &[f32], scale: f32, to: &mut [E]) {
+    for (to, from) in to.iter_mut().zip(from) {
         *to = E::narrow(from * scale);
     }
 }

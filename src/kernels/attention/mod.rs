@@ -1,7 +1,8 @@
 //! Causal grouped-query attention in tiles (Dao 2023, arXiv:2307.08691): no [seq, seq] matrix is ever in memory.
 //!
 //! Scores are held transposed, [keys, queries], so that vectors run along queries: maxima, sums and rescaling need no
-//! step across lanes, and keys and values are read as they lie. All arithmetic is f32.
+//! step across lanes, and keys and values are read as they lie. The heads that share a kv head stand side by side: a
+//! matrix's columns are [heads of the group, QUERIES]. All arithmetic is f32.
 
 mod cached;
 mod forward;
@@ -22,7 +23,7 @@ use crate::graph::AttentionSpec;
 /// Queries in a block: two vectors of the widest instruction set.
 const QUERIES: usize = 32;
 /// Keys in a tile.
-const KEYS: usize = 64;
+const KEYS: usize = 128;
 /// Score of a key that the query does not see.
 const MASKED: f32 = -1e30;
 

@@ -35,7 +35,7 @@ pub fn product<L: Lanes>(
     }
     assert!(columns.is_multiple_of(2 * L::WIDTH) && b.len() >= depth * columns && c.len() >= rows * columns);
     assert!(depth == 0 || a.values.len() > (rows - 1) * a.row + (depth - 1) * a.column);
-    let a_strides = (a.row, a.column);
+    let tile = Tile { depth, strides: [a.row, a.column], columns, into };
     for column in (0..columns).step_by(2 * L::WIDTH) {
         let mut row = 0;
         while row < rows {
@@ -43,7 +43,6 @@ pub fn product<L: Lanes>(
             row += unsafe {
                 let a = a.values.as_ptr().add(row * a.row);
                 let (b, c) = (b.as_ptr().add(column), c.as_mut_ptr().add(row * columns + column));
-                let tile = Tile { depth, strides: [a_strides.0, a_strides.1], columns, into };
                 match rows - row {
                     8.. if L::TILE_ROWS >= 8 => tile.run::<L, 8>(a, b, c),
                     4.. => tile.run::<L, 4>(a, b, c),

@@ -1,4 +1,4 @@
-//! Masks and the online softmax over transposed scores [keys, queries].
+//! Masks and the online softmax over transposed scores [keys, columns].
 
 use std::ops::Range;
 
@@ -10,6 +10,8 @@ use crate::kernels::lanes::{Lanes, exp};
 pub struct Sight<'a> {
     /// Segment of every key of the sequence; none where there is only one segment.
     pub segments: Option<&'a [u32]>,
+    /// Whether keys after a query are hidden from it.
+    pub causal: bool,
 }
 
 /// How much of a tile of scores is seen.
@@ -28,7 +30,7 @@ impl Sight<'_> {
     /// `queries` and `keys` are positions in the sequence, neither empty.
     #[inline(always)]
     pub fn of(&self, queries: &Range<usize>, keys: &Range<usize>) -> Seen {
-        if keys.start >= queries.end {
+        if self.causal && keys.start >= queries.end {
             return Seen::None;
         }
         if let Some(segments) = self.segments {
@@ -41,26 +43,29 @@ impl Sight<'_> {
                 return Seen::Some;
             }
         }
-        if keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
+        if !self.causal || keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
     }
 
-    /// Overwrites the scores of unseen keys.
+    /// Overwrites the scores [keys, columns] of unseen keys, for every head's columns.
     #[inline(always)]
     pub fn mask(&self, queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
-        for (key, row) in keys.clone().zip(scores.chunks_exact_mut(QUERIES)) {
-            let hidden = key.saturating_sub(queries.start).min(QUERIES);
-            row[..hidden].fill(MASKED);
-            if let Some(segments) = self.segments {
-                let own = segments[key];
-                for (score, segment) in row.iter_mut().zip(&segments[queries.clone()]) {
-                    *score = if *segment == own { *score } else { MASKED };
+        let columns = scores.len() / keys.len();
+        for (key, row) in keys.clone().zip(scores.chunks_exact_mut(columns)) {
+            let hidden = if self.causal { key.saturating_sub(queries.start).min(QUERIES) } else { 0 };
+            for row in row.chunks_exact_mut(QUERIES) {
+                row[..hidden].fill(MASKED);
+                if let Some(segments) = self.segments {
+                    let own = segments[key];
+                    for (score, segment) in row.iter_mut().zip(&segments[queries.clone()]) {
+                        *score = if *segment == own { *score } else { MASKED };
+                    }
                 }
             }
         }
     }
 }
 
-/// The running softmax of a block of queries.
+/// The running softmax of every column.
 pub struct Running<'a> {
     /// Largest score so far.
     pub maximum: &'a mut [f32],
@@ -74,24 +79,25 @@ impl Running<'_> {
         self.sum.fill(0.0);
     }
 
-    /// Turns scores [keys, QUERIES] into exp(score - maximum), and rescales `weighted` [head_dim, QUERIES], which was
+    /// Turns scores [keys, columns] into exp(score - maximum), and rescales `weighted` [head_dim, columns], which was
     /// computed with the former maximum.
     ///
     /// A query that sees no key of the tile leaves ones behind; the first key it sees (itself at the latest) scales
     /// them to zero.
     #[inline(always)]
     pub fn update<L: Lanes>(&mut self, scores: &mut [f32], weighted: &mut [f32]) {
-        assert!(self.maximum.len() == QUERIES && self.sum.len() == QUERIES);
-        for lane in (0..QUERIES).step_by(L::WIDTH) {
-            // SAFETY: every access is one vector at `lane` of a row of QUERIES values, a multiple of the width.
+        let columns = self.maximum.len();
+        assert!(columns.is_multiple_of(L::WIDTH) && self.sum.len() == columns);
+        for lane in (0..columns).step_by(L::WIDTH) {
+            // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
             unsafe {
                 let former = L::load(self.maximum.as_ptr().add(lane));
                 let mut maximum = former;
-                for row in scores.chunks_exact(QUERIES) {
+                for row in scores.chunks_exact(columns) {
                     maximum = L::max(maximum, L::load(row.as_ptr().add(lane)));
                 }
                 let mut sum = L::splat(0.0);
-                for row in scores.chunks_exact_mut(QUERIES) {
+                for row in scores.chunks_exact_mut(columns) {
                     let at = row.as_mut_ptr().add(lane);
                     let p = exp::<L>(L::sub(L::load(at), maximum));
                     sum = L::add(sum, p);
@@ -101,7 +107,7 @@ impl Running<'_> {
                 let total = self.sum.as_mut_ptr().add(lane);
                 L::store(total, L::fma(L::load(total), rescale, sum));
                 L::store(self.maximum.as_mut_ptr().add(lane), maximum);
-                for row in weighted.chunks_exact_mut(QUERIES) {
+                for row in weighted.chunks_exact_mut(columns) {
                     let at = row.as_mut_ptr().add(lane);
                     L::store(at, L::mul(L::load(at), rescale));
                 }
@@ -111,16 +117,17 @@ impl Running<'_> {
 }
 
 /// Recomputes probabilities exp(score - lse) from scores, and turns `dp` into the scores' gradient p * (dp - delta);
-/// both are [keys, QUERIES].
+/// both are [keys, columns].
 #[inline(always)]
 pub fn gradient<L: Lanes>(scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
-    assert!(lse.len() == QUERIES && delta.len() == QUERIES);
-    for lane in (0..QUERIES).step_by(L::WIDTH) {
-        // SAFETY: every access is one vector at `lane` of a row of QUERIES values, a multiple of the width.
+    let columns = lse.len();
+    assert!(columns.is_multiple_of(L::WIDTH) && delta.len() == columns);
+    for lane in (0..columns).step_by(L::WIDTH) {
+        // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
         unsafe {
             let lse = L::load(lse.as_ptr().add(lane));
             let delta = L::load(delta.as_ptr().add(lane));
-            for (scores, dp) in scores.chunks_exact_mut(QUERIES).zip(dp.chunks_exact_mut(QUERIES)) {
+            for (scores, dp) in scores.chunks_exact_mut(columns).zip(dp.chunks_exact_mut(columns)) {
                 let (score_at, dp_at) = (scores.as_mut_ptr().add(lane), dp.as_mut_ptr().add(lane));
                 let p = exp::<L>(L::sub(L::load(score_at), lse));
                 L::store(score_at, p);

@@ -1,11 +1,12 @@
 //! Against attention written out in f64 with whole score matrices.
 
+use half::bf16;
 use proptest::prelude::*;
 
 use super::{Attention, AttentionGrad, AttentionGradInputs, CachedAttention};
 use crate::graph::{AttentionSpec, Scalar};
 use crate::kernels::Kernel;
-use crate::kernels::testing::{cases, input, noise, output, outputs, relative_error, report, widen};
+use crate::kernels::testing::{cases, input, noise, output, outputs, relative_error, report, run, widen};
 
 struct Reference {
     out: Vec<f64>,
@@ -123,7 +124,7 @@ proptest! {
 
     #[test]
     fn cached_attention_continues_a_sequence(
-        (n, start, spare) in (1usize..70, 0usize..150, 0usize..5),
+        (n, start, spare) in (prop_oneof![Just(1), 1usize..70], 0usize..150, 0usize..5),
         (kv_heads, group) in (1usize..4, 1usize..4),
         head_dim in 4usize..80,
         seed in 0u64..1000,
@@ -160,6 +161,23 @@ fn an_unknown_score_shows_in_the_result() {
         Box::new(Attention::new(spec, [input(&q), input(&kv), input(&kv)], input(&[0; 3]), out, lse).unwrap())
     });
     assert!(out[4..8].iter().all(|x| x.is_nan()) && out[..4].iter().all(|x| !x.is_nan()));
+}
+
+#[test]
+fn bf16_is_f32_arithmetic_on_rounded_numbers() {
+    let (spec, n) = (spec(1, 100, 1, 2, 64), 100);
+    let round = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    let (q, k, v) = (round(noise(n * 128, 1)), round(noise(n * 64, 2)), round(noise(n * 64, 3)));
+    let wides = [&q, &k, &v, &q].map(|x| x.iter().map(|x| x.to_f64()).collect::<Vec<_>>());
+    let expected = reference(&spec, wides.each_ref().map(|x| &x[..]), |i, j| j <= i);
+    let (mut out, mut lse) = (vec![bf16::NAN; n * 128], vec![f32::NAN; n * 2]);
+    let qkv = [input(&q), input(&k), input(&v)];
+    let (segments, spans) = (vec![0; n], (output(&mut out), output(&mut lse)));
+    run(&Attention::new(spec, qkv, input(&segments), spans.0, spans.1).unwrap(), None);
+    let out: Vec<f32> = out.iter().map(|x| x.to_f32()).collect();
+    // Half a unit in the last place of bf16.
+    assert!(relative_error(&out, &expected.out) < 1.0 / 512.0);
+    assert!(relative_error(&lse, &expected.lse) < 2e-6);
 }
 
 /// GFLOP/s for SmolLM2-135M at 4 x 512 and 1 x 1024, counted triangular.

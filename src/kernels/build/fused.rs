@@ -23,7 +23,14 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         }
         Op::RmsNormGrad { epsilon, weight_gradient } => {
             let dweight = weight_gradient.then(|| output(1)).transpose()?;
-            Box::new(RmsNormGrad::<E, E>::new(epsilon.0, input(0)?, input(1)?, input(2)?, output(0)?, dweight)?)
+            Box::new(RmsNormGrad::<E, E>::new(
+                epsilon.0,
+                input(0)?,
+                input(1)?,
+                input(2)?,
+                output(0)?,
+                dweight,
+            )?)
         }
         Op::Rope { head_dim, inverse } => {
             let angles = [at.input(1)?, at.input(2)?];
@@ -65,7 +72,8 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             let states =
                 AdamWStates { parameter: state(0)?, first_moment: state(2)?, second_moment: state(3)? };
             let number = |slot: usize| Ok::<_, crate::error::Error>(at.input(slot)?.input::<f32>());
-            let step = AdamWStep { learning_rate: number(4)?, number: number(5)?, gradient_factor: number(6)? };
+            let step =
+                AdamWStep { learning_rate: number(4)?, number: number(5)?, gradient_factor: number(6)? };
             Box::new(AdamW::new(*spec, states, input(1)?, step)?)
         }
         _ => return Err(at.unsupported()),

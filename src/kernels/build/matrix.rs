@@ -27,7 +27,9 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
     use Operation as Op;
     match at.operation {
         Op::Pack { transpose_weight } => pack(at, *transpose_weight),
-        Op::Linear { transpose_weight, low_rank, residual } => linear(at, *transpose_weight, *low_rank, *residual),
+        Op::Linear { transpose_weight, low_rank, residual } => {
+            linear(at, *transpose_weight, *low_rank, *residual)
+        }
         Op::MatMul { transpose_left, transpose_right } => {
             let (a, b, y) = (at.input(0)?, at.input(1)?, at.output(0)?);
             let d = y.tensor.shape.dims();
@@ -37,8 +39,24 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             let dims = [batch, m, n, k];
             let (tl, tr) = (*transpose_left, *transpose_right);
             match y.tensor.dtype {
-                DType::F32 => super::reference_matmul::MatMulReference::<f32> { dims, tl, tr, a: a.input(), b: b.input(), y: y.output() }.boxed(),
-                DType::F64 => super::reference_matmul::MatMulReference::<f64> { dims, tl, tr, a: a.input(), b: b.input(), y: y.output() }.boxed(),
+                DType::F32 => super::reference_matmul::MatMulReference::<f32> {
+                    dims,
+                    tl,
+                    tr,
+                    a: a.input(),
+                    b: b.input(),
+                    y: y.output(),
+                }
+                .boxed(),
+                DType::F64 => super::reference_matmul::MatMulReference::<f64> {
+                    dims,
+                    tl,
+                    tr,
+                    a: a.input(),
+                    b: b.input(),
+                    y: y.output(),
+                }
+                .boxed(),
                 _ => Err(at.unsupported()),
             }
         }

@@ -81,11 +81,15 @@ struct Binding<'a> {
 
 impl Binding<'_> {
     fn input(&self, slot: usize) -> Result<&Operand> {
-        self.inputs.get(slot).ok_or_else(|| Error::internal(format!("{:?} lacks input {slot}", self.operation)))
+        self.inputs
+            .get(slot)
+            .ok_or_else(|| Error::internal(format!("{:?} lacks input {slot}", self.operation)))
     }
 
     fn output(&self, slot: usize) -> Result<&Operand> {
-        self.outputs.get(slot).ok_or_else(|| Error::internal(format!("{:?} lacks output {slot}", self.operation)))
+        self.outputs
+            .get(slot)
+            .ok_or_else(|| Error::internal(format!("{:?} lacks output {slot}", self.operation)))
     }
 
     fn unsupported(&self) -> Error {

@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::graph::{DType, MAX_RANK, Operation, Shape};
 use crate::kernels::number::{Float, Number};
 use crate::kernels::plain::{
-    Affine, AttentionMask, Binary, CacheMask, Cast, Concat, Copy, DropoutMask, Embedding, Fill, Reduce, RopeTable,
-    ScatterLast, ScatterRows, StridedCopy, TakeLast, Unary, WriteRows,
+    Affine, AttentionMask, Binary, CacheMask, Cast, Concat, Copy, DropoutMask, Embedding, Fill, Reduce,
+    RopeTable, ScatterLast, ScatterRows, StridedCopy, TakeLast, Unary, WriteRows,
 };
-use crate::kernels::{Kernel, In};
+use crate::kernels::{In, Kernel};
 
 pub(super) fn build<T: Float>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
     use Operation as Op;
@@ -36,13 +36,20 @@ pub(super) fn build<T: Float>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         Op::Permute(axes) => {
             let from = strides(&at.input(0)?.tensor.shape);
             let shape = whole.tensor.shape;
-            let strides: Vec<usize> = axes[..shape.rank()].iter().map(|&axis| from[usize::from(axis)]).collect();
+            let strides: Vec<usize> =
+                axes[..shape.rank()].iter().map(|&axis| from[usize::from(axis)]).collect();
             Box::new(StridedCopy::new(shape.dims(), &strides, 0, x()?, y)?)
         }
         Op::Slice { axis, start, .. } => {
             let strides = strides(&at.input(0)?.tensor.shape);
             let shape = whole.tensor.shape;
-            Box::new(StridedCopy::new(shape.dims(), &strides[..shape.rank()], start * strides[*axis], x()?, y)?)
+            Box::new(StridedCopy::new(
+                shape.dims(),
+                &strides[..shape.rank()],
+                start * strides[*axis],
+                x()?,
+                y,
+            )?)
         }
         Op::Concat { axis } => {
             let outer = whole.tensor.shape.dims()[..*axis].iter().product();

@@ -13,7 +13,10 @@ pub struct MatMulReference<T> {
 }
 
 impl<T: Real> MatMulReference<T> {
-    pub fn boxed(self) -> Result<Box<dyn crate::kernels::Kernel>> where T: 'static {
+    pub fn boxed(self) -> Result<Box<dyn crate::kernels::Kernel>>
+    where
+        T: 'static,
+    {
         Ok(Box::new(self))
     }
 }

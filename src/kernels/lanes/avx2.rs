@@ -84,4 +84,29 @@ impl Lanes for Avx2 {
     fn zero_where_below(value: __m256, x: __m256, bound: __m256) -> __m256 {
         intrinsic!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, bound), value))
     }
+
+    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        intrinsic!({
+            let rows: [_; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * from_row)));
+            let pairs: [_; 8] = std::array::from_fn(|i| match i % 2 {
+                0 => _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1])),
+                _ => _mm256_castps_pd(_mm256_unpackhi_ps(rows[i - 1], rows[i])),
+            });
+            // fours[4 j + c] holds columns c, c + 4, .. of rows 4 j..4 j + 4.
+            let fours: [_; 8] = std::array::from_fn(|i| {
+                let (first, second) = (i - i % 4 + i % 4 / 2, i - i % 4 + i % 4 / 2 + 2);
+                _mm256_castpd_ps(match i % 2 {
+                    0 => _mm256_unpacklo_pd(pairs[first], pairs[second]),
+                    _ => _mm256_unpackhi_pd(pairs[first], pairs[second]),
+                })
+            });
+            for c in 0..4 {
+                let (low, high) = (fours[c], fours[c + 4]);
+                _mm256_storeu_ps(to.add(c * to_row), _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to.add((c + 4) * to_row), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        });
+    }
 }

@@ -41,6 +41,63 @@ pub trait Lanes: Copy + 'static {
     fn scale_by_power(value: Self::Vector, shifted: Self::Vector) -> Self::Vector;
     /// `value`, or 0 where `x < bound`.
     fn zero_where_below(value: Self::Vector, x: Self::Vector, bound: Self::Vector) -> Self::Vector;
+    /// Transposes a block of WIDTH rows and columns.
+    ///
+    /// # Safety
+    /// Both pointers are the first element of such a block in a matrix with the given values from row to row.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
+}
+
+/// The sets that kernels are compiled for, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl InstructionSet {
+    pub const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        Self::Portable,
+    ];
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::available(),
+            Self::Portable => true,
+        }
+    }
+
+    #[cfg(not(test))]
+    fn chosen() -> Self {
+        Self::best()
+    }
+
+    /// The set that the test asked for on this thread, or the best.
+    #[cfg(test)]
+    fn chosen() -> Self {
+        FORCED.get().filter(|set| set.available()).unwrap_or_else(Self::best)
+    }
+
+    fn best() -> Self {
+        Self::ALL.iter().copied().find(|set| set.available()).unwrap_or(Self::Portable)
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What a test wants kernels on this thread to run with.
+    pub(crate) static FORCED: std::cell::Cell<Option<InstructionSet>> = const { std::cell::Cell::new(None) };
 }
 
 /// A kernel whose parts are compiled for every instruction set; it is a [`Kernel`] by that.
@@ -63,18 +120,15 @@ impl<B: Body> Kernel for B {
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if avx512::available() {
-                // SAFETY: the machine was just asked.
-                return unsafe { avx512::run(self, part, scratch) };
-            }
-            if avx2::available() {
-                // SAFETY: the machine was just asked.
-                return unsafe { avx2::run(self, part, scratch) };
-            }
+        match InstructionSet::chosen() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: only an available set is chosen.
+            InstructionSet::Avx512 => unsafe { avx512::run(self, part, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            InstructionSet::Avx2 => unsafe { avx2::run(self, part, scratch) },
+            InstructionSet::Portable => self.compute::<Portable>(part, scratch),
         }
-        self.compute::<Portable>(part, scratch);
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -66,4 +66,14 @@ impl Lanes for Portable {
     fn zero_where_below(value: [f32; 8], x: [f32; 8], bound: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if x[i] < bound[i] { 0.0 } else { value[i] })
     }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for row in 0..8 {
+            for column in 0..8 {
+                // SAFETY: both blocks are 8 by 8, as the caller promised.
+                unsafe { *to.add(column * to_row + row) = *from.add(row * from_row + column) };
+            }
+        }
+    }
 }

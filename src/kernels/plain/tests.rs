@@ -7,8 +7,11 @@ use crate::graph::{self, IGNORE_TARGET, Reduction, RopeTableKind, Scalar};
 use crate::kernels::Kernel;
 use crate::kernels::testing::{cases, input, noise, output, outputs, relative_error, run, widen};
 
-/// What unary operations compute, in f64.
-const UNARY: [(graph::Unary, fn(f64) -> f64); 9] = [
+type One = fn(f64) -> f64;
+type Two = fn(f64, f64) -> f64;
+
+/// What the operations compute, in f64.
+const UNARY: [(graph::Unary, One); 9] = [
     (graph::Unary::Negate, |x| -x),
     (graph::Unary::Exp, f64::exp),
     (graph::Unary::Log, f64::ln),
@@ -20,7 +23,7 @@ const UNARY: [(graph::Unary, fn(f64) -> f64); 9] = [
     (graph::Unary::Cos, f64::cos),
 ];
 
-const BINARY: [(graph::Binary, fn(f64, f64) -> f64); 4] = [
+const BINARY: [(graph::Binary, Two); 4] = [
     (graph::Binary::Add, |a, b| a + b),
     (graph::Binary::Subtract, |a, b| a - b),
     (graph::Binary::Multiply, |a, b| a * b),

@@ -1,0 +1,156 @@
+//! Every device runs the same step: candle's operations, the CPU's plain ones and its fused kernels agree.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lazytune::adapter::{AdapterSpec, TargetModules};
+use lazytune::data::{Batch, Window};
+use lazytune::executor::candle::CandleDevice;
+use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
+use lazytune::generate::{Generator, Sampling};
+use lazytune::graph::{DType, IGNORE_TARGET, TensorType};
+use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
+use lazytune::optim::{AdamW, Schedule, ScheduleShape};
+use lazytune::train::{NamedTensors, StepBuilder, Trainer};
+use support::{Random, block_on, two_threads};
+
+const BASE: &str = "tests/goldens/untied_odd/base";
+
+fn candle() -> Box<dyn Device> {
+    Box::new(CandleDevice::new(candle_core::Device::Cpu))
+}
+
+fn cpu(options: CpuOptions) -> Box<dyn Device> {
+    Box::new(CpuDevice::new(options).unwrap())
+}
+
+fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
+    let spec = AdapterSpec {
+        r: 3,
+        alpha: 5.0,
+        dropout,
+        use_rslora: false,
+        target_modules: TargetModules::AllLinear,
+        layers_to_transform: None,
+        rank_pattern: BTreeMap::new(),
+        alpha_pattern: BTreeMap::new(),
+    };
+    let layers = spec.resolve(&source.config.linear_modules()).unwrap();
+    let mut random = Random::new(11);
+    let mut values = NamedTensors::new();
+    for layer in &layers {
+        let mut tensor = |dims: &[usize]| {
+            random.tensor(TensorType::new(lazytune::graph::Shape::new(dims).unwrap(), DType::F32))
+        };
+        values.insert(lora_a_name(&layer.path), tensor(&[layer.rank, layer.in_features]));
+        values.insert(lora_b_name(&layer.path), tensor(&[layer.out_features, layer.rank]));
+    }
+    let builder = StepBuilder {
+        decoder: families::decoder(&source.config),
+        trained: Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect()),
+        dtype: DType::F32,
+        optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 },
+        max_positions: 16,
+    };
+    (builder, values)
+}
+
+fn window() -> Window {
+    let tokens = 2 * 8;
+    let batch = Batch {
+        rows: 2,
+        sequence: 8,
+        input_ids: (0..tokens).map(|i| i * 7 % 59).collect(),
+        positions: (0..tokens).map(|i| i % 8).collect(),
+        segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
+        targets: (0..tokens).map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 }).collect(),
+        supervised_tokens: 8,
+        tokens: 13,
+        sources: vec![],
+    };
+    let state_after = serde_json::from_value(serde_json::json!({
+        "epoch": 0, "window": 1, "seed": 0, "sequences_per_window": 2, "shuffle": false, "packing": false,
+        "max_length": 16, "dataset": "0",
+    }));
+    Window { supervised_tokens: 8, tokens: 13, batches: vec![batch], state_after: state_after.unwrap(), epoch: 0.0 }
+}
+
+async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphExecutor {
+    let executor = AsyncGraphExecutor::new(device).unwrap();
+    let weights = source.clone();
+    let loader = move |name: &str, tensor: TensorType| {
+        let dims = tensor.shape.dims();
+        HostTensor::f32(dims, weights.weights.read_f32(name, dims)?)
+    };
+    executor.set_weights(Arc::new(loader)).await.unwrap();
+    executor
+}
+
+/// Losses and gradient norms of five steps.
+fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
+    let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
+    let (builder, values) = builder(&source, dropout);
+    let schedule =
+        Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
+    block_on(async {
+        let executor = open(device, &source).await;
+        let mut trainer = Trainer::new(executor, builder, schedule, 7, values).await.unwrap();
+        let mut losses = Vec::new();
+        for _ in 0..5 {
+            let report = trainer.step(&window(), 0.0).await.unwrap();
+            losses.push([report.loss, report.grad_norm]);
+        }
+        losses
+    })
+}
+
+fn assert_close(found: &[[f64; 2]], expected: &[[f64; 2]]) {
+    for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+        assert!((found - expected).abs() < 2e-4 * expected.abs(), "{found} instead of {expected}");
+    }
+}
+
+#[test]
+fn candle_and_plain_operations_agree_with_the_fused_kernels() {
+    for dropout in [0.0, 0.3] {
+        let fused = losses(cpu(two_threads()), dropout);
+        assert_close(&losses(candle(), dropout), &fused);
+        assert_close(&losses(cpu(CpuOptions { fused_kernels: false, ..two_threads() }), dropout), &fused);
+        assert_close(&losses(cpu(CpuOptions { fuse: false, ..two_threads() }), dropout), &fused);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let one = losses(cpu(CpuOptions { threads: 1, ..two_threads() }), 0.2);
+    for threads in [2, 3, 5] {
+        assert_eq!(losses(cpu(CpuOptions { threads, ..two_threads() }), 0.2), one);
+    }
+}
+
+#[test]
+fn every_device_generates_the_same_tokens() {
+    let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
+    let (builder, values) = builder(&source, 0.0);
+    let tokens = |device: Box<dyn Device>| {
+        block_on(async {
+            let executor = open(device, &source).await;
+            executor.set_states(values.clone().into_iter().collect()).await.unwrap();
+            let generator = Generator {
+                executor: &executor,
+                decoder: &builder.decoder,
+                trained: &builder.trained,
+                dtype: DType::F32,
+                stop: &[],
+            };
+            generator.generate(&[3, 14, 15, 9, 26], 12, Sampling::GREEDY, &mut |_| {}).await.unwrap().tokens
+        })
+    };
+    let fused = tokens(cpu(two_threads()));
+    assert_eq!(fused.len(), 12);
+    assert_eq!(tokens(candle()), fused);
+    assert_eq!(tokens(cpu(CpuOptions { fused_kernels: false, ..two_threads() })), fused);
+}
