@@ -1,5 +1,7 @@
 //! Every device runs the same step: candle's operations, the CPU's plain ones and its fused kernels agree.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use lazytune::data::{Batch, Window};
 use lazytune::executor::candle::CandleDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
 use lazytune::generate::{Generator, Sampling};
-use lazytune::graph::{DType, IGNORE_TARGET, TensorType};
+use lazytune::graph::{DType, IGNORE_TARGET, Shape, TensorType};
 use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
@@ -43,7 +45,8 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
     let mut values = NamedTensors::new();
     for layer in &layers {
         let mut tensor = |dims: &[usize]| {
-            random.tensor(TensorType::new(lazytune::graph::Shape::new(dims).unwrap(), DType::F32))
+            let uniform = random.tensor(TensorType::new(Shape::new(dims).unwrap(), DType::F32));
+            HostTensor::f32(dims, uniform.into_f32().into_iter().map(|value| 0.2 * value).collect()).unwrap()
         };
         values.insert(lora_a_name(&layer.path), tensor(&[layer.rank, layer.in_features]));
         values.insert(lora_b_name(&layer.path), tensor(&[layer.out_features, layer.rank]));
@@ -66,7 +69,9 @@ fn window() -> Window {
         input_ids: (0..tokens).map(|i| i * 7 % 59).collect(),
         positions: (0..tokens).map(|i| i % 8).collect(),
         segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
-        targets: (0..tokens).map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 }).collect(),
+        targets: (0..tokens)
+            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 })
+            .collect(),
         supervised_tokens: 8,
         tokens: 13,
         sources: vec![],
@@ -75,7 +80,13 @@ fn window() -> Window {
         "epoch": 0, "window": 1, "seed": 0, "sequences_per_window": 2, "shuffle": false, "packing": false,
         "max_length": 16, "dataset": "0",
     }));
-    Window { supervised_tokens: 8, tokens: 13, batches: vec![batch], state_after: state_after.unwrap(), epoch: 0.0 }
+    Window {
+        supervised_tokens: 8,
+        tokens: 13,
+        batches: vec![batch],
+        state_after: state_after.unwrap(),
+        epoch: 0.0,
+    }
 }
 
 async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphExecutor {
@@ -93,8 +104,13 @@ async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphE
 fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
     let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
     let (builder, values) = builder(&source, dropout);
-    let schedule =
-        Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
+    let schedule = Schedule {
+        shape: ScheduleShape::Constant,
+        peak: 1e-2,
+        minimum: 0.0,
+        warmup_steps: 0,
+        total_steps: 5,
+    };
     block_on(async {
         let executor = open(device, &source).await;
         let mut trainer = Trainer::new(executor, builder, schedule, 7, values).await.unwrap();

@@ -1,7 +1,6 @@
 //! What kernel tests share: matrices, f64 products, running all parts on poisoned scratch memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use super::{In, Kernel, Out};
 
@@ -93,29 +92,30 @@ pub fn run(kernel: &dyn Kernel) {
     }
 }
 
-/// Median seconds of `repeats` runs whose parts are taken in order by so many threads.
-pub fn median_seconds(kernel: &dyn Kernel, threads: usize, repeats: usize) -> f64 {
-    let mut seconds: Vec<f64> = (0..repeats)
-        .map(|_| {
-            let next = AtomicUsize::new(0);
-            let start = Instant::now();
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| {
-                        let mut scratch = poisoned_scratch(kernel);
-                        loop {
-                            let part = next.fetch_add(1, Ordering::Relaxed);
-                            if part >= kernel.parts() {
-                                return;
-                            }
-                            kernel.run(part, bytes(&mut scratch));
-                        }
-                    });
-                }
-            });
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    seconds.sort_by(f64::total_cmp);
-    seconds[repeats / 2]
+/// Nanoseconds that this thread has spent on a core: what other processes take does not count.
+fn thread_nanoseconds() -> f64 {
+    let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Core time per thread of one run of the kernel, in seconds, over so many runs; threads take the parts in order.
+pub fn seconds(kernel: &dyn Kernel, threads: usize, repeats: usize) -> f64 {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut scratch = poisoned_scratch(kernel);
+        let start = thread_nanoseconds();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= kernel.parts() * repeats {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                return thread_nanoseconds() - start;
+            }
+            kernel.run(part % kernel.parts(), bytes(&mut scratch));
+        }
+    };
+    let total: f64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    total * 1e-9 / (threads * repeats) as f64
 }

@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod attention;
 mod build;
+pub mod cross_entropy;
 #[cfg(test)]
 mod fused_tests;
 #[cfg(test)]

@@ -60,6 +60,6 @@ impl Target for CpuTarget {
     }
 
     fn lacks_kernel(&self, operation: &Operation) -> bool {
-        !self.0.fused_kernels || matches!(operation, Operation::ProjectedCrossEntropy)
+        !self.0.fused_kernels && !operation.is_leaf()
     }
 }

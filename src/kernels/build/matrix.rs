@@ -3,7 +3,12 @@
 use super::Binding;
 use crate::error::{Error, Result};
 use crate::graph::{DType, LowRank, Operation, TensorType};
+use crate::kernels::cross_entropy::{
+    CrossEntropyGradOutputs, CrossEntropyInputs, CrossEntropySpec, ProjectedCrossEntropy,
+    ProjectedCrossEntropyGrad, ProjectedCrossEntropyWeightGrad,
+};
 use crate::kernels::linear::{Linear, LinearSpec, LowRankTerm};
+use crate::kernels::matmul::{MatMul, MatMulSpec};
 use crate::kernels::pack::{Pack, PackSpec, packed_len};
 use crate::kernels::simd::Isa;
 use crate::kernels::{Kernel, Operand};
@@ -30,38 +35,66 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(at, *transpose_weight, *low_rank, *residual)
         }
-        Op::MatMul { transpose_left, transpose_right } => {
-            let (a, b, y) = (at.input(0)?, at.input(1)?, at.output(0)?);
-            let d = y.tensor.shape.dims();
-            let (m, n) = (d[d.len() - 2], d[d.len() - 1]);
-            let batch = y.tensor.shape.elements() / (m * n).max(1);
-            let k = a.tensor.shape.elements() / (batch * m).max(1);
-            let dims = [batch, m, n, k];
-            let (tl, tr) = (*transpose_left, *transpose_right);
-            match y.tensor.dtype {
-                DType::F32 => super::reference_matmul::MatMulReference::<f32> {
-                    dims,
-                    tl,
-                    tr,
-                    a: a.input(),
-                    b: b.input(),
-                    y: y.output(),
-                }
-                .boxed(),
-                DType::F64 => super::reference_matmul::MatMulReference::<f64> {
-                    dims,
-                    tl,
-                    tr,
-                    a: a.input(),
-                    b: b.input(),
-                    y: y.output(),
-                }
-                .boxed(),
-                _ => Err(at.unsupported()),
-            }
+        Op::MatMul { transpose_left, transpose_right } => matmul(at, *transpose_left, *transpose_right),
+        Op::ProjectedCrossEntropy | Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => {
+            cross_entropy(at)
         }
         _ => Err(at.unsupported()),
     }
+}
+
+fn matmul(at: &Binding<'_>, transpose_left: bool, transpose_right: bool) -> Result<Box<dyn Kernel>> {
+    let (left, right, product) = (at.input(0)?, at.input(1)?, at.output(0)?);
+    let shape = product.tensor.shape;
+    let [.., rows, columns] = *shape.dims() else { return Err(at.unsupported()) };
+    let [.., first, second] = *left.tensor.shape.dims() else { return Err(at.unsupported()) };
+    let spec = MatMulSpec {
+        batch: shape.dims()[..shape.rank() - 2].iter().product(),
+        rows,
+        inner: if transpose_left { first } else { second },
+        columns,
+        transpose_left,
+        transpose_right,
+        isa: Isa::detect(),
+    };
+    Ok(match product.tensor.dtype {
+        DType::F32 => Box::new(MatMul::<f32>::new(left.input(), right.input(), product.output(), spec)?),
+        DType::F64 => Box::new(MatMul::<f64>::new(left.input(), right.input(), product.output(), spec)?),
+        DType::Bf16 | DType::U32 => return Err(at.unsupported()),
+    })
+}
+
+fn cross_entropy(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
+    let (hidden, weight, targets) = (at.input(0)?, at.input(1)?, at.input(2)?);
+    if hidden.tensor.dtype != DType::F32 {
+        return Err(at.unsupported());
+    }
+    let (vocab, width) = (weight.tensor.shape.rows(), weight.tensor.shape.last());
+    let spec = CrossEntropySpec { tokens: hidden.tensor.shape.rows(), width, vocab, isa: Isa::detect() };
+    let packed = weight.input_of_len(packed_len::<f32>(vocab, width));
+    let inputs = CrossEntropyInputs { hidden: hidden.input(), packed, targets: targets.input() };
+    Ok(match at.operation {
+        Operation::ProjectedCrossEntropyGrad => {
+            let transposed = at.input(4)?.input_of_len(packed_len::<f32>(width, vocab));
+            let outputs = CrossEntropyGradOutputs {
+                loss: at.output(0)?.output(),
+                log_sum_exp: at.output(1)?.output(),
+                hidden_gradient: at.output(2)?.output(),
+            };
+            Box::new(ProjectedCrossEntropyGrad::new(inputs, transposed, at.input(3)?.input(), outputs, spec)?)
+        }
+        Operation::ProjectedCrossEntropyWeightGrad => {
+            let (dloss, log_sum_exp) = (at.input(3)?.input(), at.input(4)?.input());
+            Box::new(ProjectedCrossEntropyWeightGrad::new(
+                inputs,
+                dloss,
+                log_sum_exp,
+                at.output(0)?.output(),
+                spec,
+            )?)
+        }
+        _ => Box::new(ProjectedCrossEntropy::new(inputs, at.output(0)?.output(), spec)?),
+    })
 }
 
 fn pack(at: &Binding<'_>, transpose_weight: bool) -> Result<Box<dyn Kernel>> {

@@ -3,7 +3,6 @@
 mod fused;
 mod matrix;
 mod plain;
-mod reference_matmul;
 
 use super::{Kernel, Operand};
 use crate::error::{Error, Result};

@@ -7,12 +7,14 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{Factors, Grid, Scratch, Strip};
+use super::matmul::{Factors, Grid, Scratch, Strip, TILE_ROWS};
 use super::pack::{PANEL, check_len, packed_len};
 use super::simd::Isa;
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
+/// Rows per part: few enough that 2048 rows keep many threads evenly busy.
+const BLOCK_ROWS: usize = 4 * TILE_ROWS;
 /// Longest run of k that one pass over a row block takes: rows and panel stay in the second-level cache.
 const BLOCK_INPUTS: usize = 1536;
 /// Rows of x whose addresses differ by a multiple of this many bytes fall into the same cache set.
@@ -77,7 +79,7 @@ impl Linear {
         if let Some(residual) = &residual {
             check_len("its residual", residual.len(), rows * outputs)?;
         }
-        let grid = Grid::new(rows, outputs, inputs * PANEL * size_of::<f32>());
+        let grid = Grid::new(rows, BLOCK_ROWS, outputs, inputs * PANEL * size_of::<f32>());
         Ok(Self { x, packed, low_rank, residual, y, spec, grid })
     }
 
@@ -114,6 +116,22 @@ impl Linear {
         }
     }
 
+    fn low_rank_factors(&self, term: &LowRankTerm, row: usize, panel: usize, v_panel: &mut [f32]) -> Factors {
+        self.pack_low_rank(term, panel, v_panel);
+        Factors {
+            x: term.u.as_slice().as_ptr().wrapping_add(row * term.rank),
+            x_stride: term.rank,
+            panel: v_panel.as_ptr(),
+            panel_stride: PANEL,
+            depth: term.rank,
+            ..Factors::NONE
+        }
+    }
+
+    fn packed_panel(&self, panel: usize, inputs: &Range<usize>) -> *const f32 {
+        self.packed.as_slice().as_ptr().wrapping_add((panel * self.spec.inputs + inputs.start) * PANEL)
+    }
+
     /// The rows of x a pass multiplies, and their stride: where they are, or copied out of each other's way.
     fn input_rows(
         &self,
@@ -148,42 +166,29 @@ impl Kernel for Linear {
         let LinearSpec { inputs: depth, outputs, isa, .. } = self.spec;
         let (rows, panels) = self.grid.part(part);
         let mut scratch = Scratch::new(scratch);
-        let rank = self.low_rank.map_or(0, |term| term.rank);
-        let v_panel = scratch.take(rank * PANEL);
+        let v_panel = scratch.take(self.low_rank.map_or(0, |term| term.rank) * PANEL);
         let copy = scratch.rest();
         for inputs in self.input_blocks() {
             let (x, x_stride) = self.input_rows(&rows, &inputs, copy);
             let last = inputs.end == depth;
+            let low_rank = self.low_rank.filter(|_| last);
+            let residual = self.residual.filter(|_| last);
             for panel in panels.clone() {
                 let at = rows.start * outputs + panel * PANEL;
                 let base = Factors {
                     x,
                     x_stride,
-                    panel: self
-                        .packed
-                        .as_slice()
-                        .as_ptr()
-                        .wrapping_add((panel * depth + inputs.start) * PANEL),
+                    x_step: 1,
+                    panel: self.packed_panel(panel, &inputs),
                     panel_stride: PANEL,
                     depth: inputs.len(),
+                    next: self.packed_panel((panel + 1).min(panels.end - 1), &inputs),
                 };
-                let low_rank = match &self.low_rank {
-                    Some(term) if last => {
-                        self.pack_low_rank(term, panel, v_panel);
-                        Factors {
-                            x: term.u.as_slice().as_ptr().wrapping_add(rows.start * rank),
-                            x_stride: rank,
-                            panel: v_panel.as_ptr(),
-                            panel_stride: PANEL,
-                            depth: rank,
-                        }
-                    }
-                    _ => Factors::NONE,
-                };
-                let residual = self.residual.filter(|_| last);
                 let strip = Strip {
                     base,
-                    low_rank,
+                    low_rank: low_rank.map_or(Factors::NONE, |term| {
+                        self.low_rank_factors(&term, rows.start, panel, v_panel)
+                    }),
                     residual: residual.map_or(std::ptr::null(), |r| r.as_slice().as_ptr().wrapping_add(at)),
                     y: self.y.as_mut_ptr().wrapping_add(at),
                     y_stride: outputs,

@@ -2,8 +2,6 @@ use std::ops::Range;
 
 use crate::kernels::pack::PANEL;
 
-/// Rows per block: a multiple of a tile's 14, few enough that 2048 rows keep many threads evenly busy.
-const BLOCK_ROWS: usize = 56;
 /// Bytes of panels that the row blocks of one column block read one after another: they stay in the shared cache.
 const BLOCK_PANEL_BYTES: usize = 4 << 20;
 /// Parts wanted where the extents allow it.
@@ -15,20 +13,21 @@ const MIN_PARTS: usize = 48;
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
     rows: usize,
+    block_rows: usize,
     columns: usize,
     row_blocks: usize,
     panel_blocks: usize,
 }
 
 impl Grid {
-    /// For an output [rows, columns] whose panels take `panel_bytes` each.
-    pub fn new(rows: usize, columns: usize, panel_bytes: usize) -> Self {
+    /// For an output [rows, columns] cut into blocks of so many rows, whose panels take `panel_bytes` each.
+    pub fn new(rows: usize, block_rows: usize, columns: usize, panel_bytes: usize) -> Self {
         let panels = columns.div_ceil(PANEL);
-        let row_blocks = rows.div_ceil(BLOCK_ROWS);
+        let row_blocks = rows.div_ceil(block_rows);
         let for_cache = (panels * panel_bytes).div_ceil(BLOCK_PANEL_BYTES);
         let for_threads = MIN_PARTS.div_ceil(row_blocks.max(1));
         let panel_blocks = for_cache.max(for_threads).min(panels);
-        Self { rows, columns, row_blocks, panel_blocks }
+        Self { rows, block_rows, columns, row_blocks, panel_blocks }
     }
 
     pub fn parts(&self) -> usize {
@@ -37,13 +36,14 @@ impl Grid {
 
     /// Most rows that a part has.
     pub fn block_rows(&self) -> usize {
-        self.rows.div_ceil(self.row_blocks.max(1))
+        self.rows.min(self.block_rows)
     }
 
     /// The rows and the panels of one part.
     pub fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
         let panels = self.columns.div_ceil(PANEL);
-        let rows = even(self.rows, self.row_blocks, part % self.row_blocks);
+        let first = part % self.row_blocks * self.block_rows;
+        let rows = first..self.rows.min(first + self.block_rows);
         (rows, even(panels, self.panel_blocks, part / self.row_blocks))
     }
 

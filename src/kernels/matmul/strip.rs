@@ -1,10 +1,25 @@
 //! The inner kernel of every f32 matrix product: many rows times one panel.
 
 use crate::kernels::pack::PANEL;
-use crate::kernels::simd::{Isa, Vector, Vectorized};
+use crate::kernels::simd::{Isa, Vector, Vectorized, prefetch};
 
-/// Most rows that a tile of any instruction set has.
-const MAX_ROWS: usize = 14;
+/// Rows of the largest tile.
+pub const TILE_ROWS: usize = 14;
+/// Rows that a tile may have: each is compiled for each instruction set.
+const TILES: [usize; 8] = [TILE_ROWS, 12, 10, 8, 6, 4, 2, 1];
+
+/// Writes the body out for each index: a loop this long would be unrolled too late for the sums to live in registers.
+macro_rules! each_row {
+    ($i:ident in 0..$count:ident $body:block) => {
+        each_row!(@ $i $count $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $i:ident $count:ident $body:block $($n:literal)*) => {
+        $(if $n < $count {
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
 
 /// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`.
 #[derive(Debug, Clone, Copy)]
@@ -12,16 +27,27 @@ pub struct Factors {
     pub x: *const f32,
     /// Elements between rows of x.
     pub x_stride: usize,
+    /// Elements between consecutive k of x: 1, or more where x is stored transposed.
+    pub x_step: usize,
     pub panel: *const f32,
     /// Elements between rows of the panel.
     pub panel_stride: usize,
     pub depth: usize,
+    /// The panel that is read next, to fetch while this one is multiplied; null if unknown.
+    pub next: *const f32,
 }
 
 impl Factors {
     /// A product of nothing.
-    pub const NONE: Self =
-        Self { x: std::ptr::null(), x_stride: 0, panel: std::ptr::null(), panel_stride: 0, depth: 0 };
+    pub const NONE: Self = Self {
+        x: std::ptr::null(),
+        x_stride: 0,
+        x_step: 1,
+        panel: std::ptr::null(),
+        panel_stride: 0,
+        depth: 0,
+        next: std::ptr::null(),
+    };
 }
 
 /// `y [rows, columns] (+)= base + low_rank (+ residual)`, at most [`PANEL`] columns wide.
@@ -72,9 +98,9 @@ impl Strip {
     fn tiles<V: Vector, const C: usize>(&self, tile_rows: usize) {
         for column in (0..self.columns).step_by(C * V::LANES) {
             let mut row = 0;
-            for group in (1..=self.rows.div_ceil(tile_rows)).rev() {
-                // Even groups: a short last tile would leave the FMA units idle.
-                let rows = (self.rows - row).div_ceil(group);
+            while row < self.rows {
+                let rows =
+                    TILES.into_iter().find(|&rows| rows <= tile_rows.min(self.rows - row)).unwrap_or(1);
                 // SAFETY: the extents lie within those that the strip promises.
                 unsafe { self.tile_of_rows::<V, C>(row, column, rows) };
                 row += rows;
@@ -89,11 +115,11 @@ impl Strip {
                 match rows {
                     // SAFETY: as promised by the caller.
                     $($n if $n <= 6 || V::LANES == 16 => unsafe { self.tile::<V, $n, C>(row, column) },)*
-                    _ => debug_assert!(rows == 0 || rows > MAX_ROWS),
+                    _ => debug_assert!(!TILES.contains(&rows)),
                 }
             };
         }
-        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        by_rows!(1 2 4 6 8 10 12 14);
     }
 
     /// R rows and C vectors, accumulated in registers.
@@ -102,14 +128,15 @@ impl Strip {
         let mut sums = [[V::zero(); C]; R];
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
-            multiply(&mut sums, &self.base, row, column);
-            multiply(&mut sums, &self.low_rank, row, column);
-            for (i, sums) in sums.iter().enumerate() {
-                let at = (row + i) * self.y_stride + column;
-                for (j, &sum) in sums.iter().enumerate() {
+            for factors in [&self.base, &self.low_rank] {
+                multiply(&mut sums, factors, row, column);
+            }
+            each_row!(I in 0..R {
+                let at = (row + I) * self.y_stride + column;
+                for (j, &sum) in sums[I].iter().enumerate() {
                     self.finish(sum, at + j * V::LANES, column + j * V::LANES);
                 }
-            }
+            });
         }
     }
 
@@ -141,6 +168,11 @@ impl Strip {
     }
 }
 
+/// Tiles that share the fetching of the next panel.
+const FETCHING_TILES: usize = 4;
+/// Steps of k written out per loop iteration, so that addresses are computed once for all of them.
+const STEPS: usize = 4;
+
 #[inline(always)]
 unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     sums: &mut [[V; C]; R],
@@ -148,20 +180,52 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
     row: usize,
     column: usize,
 ) {
-    let &Factors { x, x_stride, panel, panel_stride, depth } = factors;
+    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next } = factors;
+    // Each tile fetches its share of the next panel, two lines at a time.
+    let mut ahead = next.wrapping_add((row / TILE_ROWS % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+    let mut panel = panel.wrapping_add(column);
+    // Every third row has a pointer; the two after it are reached by the stride in the address.
+    let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
+    let x_stride = x_stride * size_of::<f32>();
     // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
     unsafe {
-        let x = x.wrapping_add(row * x_stride);
-        let panel = panel.wrapping_add(column);
-        for k in 0..depth {
-            let weights: [V; C] =
-                std::array::from_fn(|j| V::load(panel.add(k * panel_stride + j * V::LANES)));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let value = V::splat(*x.add(i * x_stride + k));
-                for (sum, &weight) in sums.iter_mut().zip(&weights) {
-                    *sum = value.mul_add(weight, *sum);
-                }
-            }
+        let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
+        for _ in 0..unrolled {
+            prefetch(ahead);
+            prefetch(ahead.wrapping_add(PANEL / 2));
+            ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
+            step::<V, R, C, 0>(sums, &x, x_stride, panel);
+            step::<V, R, C, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
+            step::<V, R, C, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
+            step::<V, R, C, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
+            x = x.map(|x| x.wrapping_add(STEPS));
+            panel = panel.wrapping_add(STEPS * panel_stride);
         }
+        for _ in 0..depth - unrolled * STEPS {
+            step::<V, R, C, 0>(sums, &x, x_stride, panel);
+            x = x.map(|x| x.wrapping_add(x_step));
+            panel = panel.wrapping_add(panel_stride);
+        }
+    }
+}
+
+/// One k: a column of x, its stride in bytes, times a row of the panel.
+#[inline(always)]
+unsafe fn step<V: Vector, const R: usize, const C: usize, const K: usize>(
+    sums: &mut [[V; C]; R],
+    x: &[*const f32; 5],
+    x_stride: usize,
+    panel: *const f32,
+) {
+    // SAFETY: as promised to `multiply`.
+    unsafe {
+        let weights: [V; C] = std::array::from_fn(|j| V::load(panel.wrapping_add(j * V::LANES)));
+        each_row!(I in 0..R {
+            match I % 3 {
+                0 => V::add_products::<C, 0, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+                1 => V::add_products::<C, 1, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+                _ => V::add_products::<C, 2, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+            }
+        });
     }
 }

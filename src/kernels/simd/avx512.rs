@@ -1,3 +1,4 @@
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use half::bf16;
@@ -26,6 +27,65 @@ macro_rules! call {
         // SAFETY: a value of this type exists only inside `run`, where the features are; pointers are the caller's.
         unsafe { $($body)* }
     }};
+}
+
+macro_rules! add_product {
+    ($two:expr, $value:ident, $sums:ident, $weights:ident, $address:literal, $base:ident, $k:ident, $($stride:tt)*) => {
+        // SAFETY: the caller promises that the address can be read; the rest are registers.
+        unsafe {
+            if $two {
+                asm!(
+                    concat!("vbroadcastss {value}, dword ptr ", $address),
+                    "vfmadd231ps {a}, {value}, {v}",
+                    "vfmadd231ps {b}, {value}, {w}",
+                    value = out(zmm_reg) $value,
+                    a = inout(zmm_reg) $sums[0],
+                    b = inout(zmm_reg) $sums[1],
+                    v = in(zmm_reg) $weights[0],
+                    w = in(zmm_reg) $weights[1],
+                    base = in(reg) $base,
+                    offset = const 4 * $k,
+                    $($stride)*
+                    options(nostack, preserves_flags)
+                )
+            } else {
+                asm!(
+                    concat!("vfmadd231ps {a}, {v}, dword ptr ", $address, "{{1to16}}"),
+                    a = inout(zmm_reg) $sums[0],
+                    v = in(zmm_reg) $weights[0],
+                    base = in(reg) $base,
+                    offset = const 4 * $k,
+                    $($stride)*
+                    options(nostack, preserves_flags)
+                )
+            }
+        }
+    };
+}
+
+/// One or two sums of [`Vector::add_products`]; the second is ignored unless `TWO`.
+///
+/// # Safety
+/// As for the method.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_products<const TWO: bool, const INDEX: usize, const K: usize>(
+    mut sums: [__m512; 2],
+    weights: [__m512; 2],
+    base: *const f32,
+    stride: usize,
+) -> [__m512; 2] {
+    let _value: __m512;
+    match INDEX {
+        0 => add_product!(TWO, _value, sums, weights, "[{base} + {offset}]", base, K,),
+        1 => {
+            add_product!(TWO, _value, sums, weights, "[{base} + {stride} + {offset}]", base, K, stride = in(reg) stride,)
+        }
+        _ => {
+            add_product!(TWO, _value, sums, weights, "[{base} + 2 * {stride} + {offset}]", base, K, stride = in(reg) stride,)
+        }
+    }
+    sums
 }
 
 impl Vector for F32x16 {
@@ -139,5 +199,27 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn largest(self) -> f32 {
         call!(_mm512_reduce_max_ps(self.0))
+    }
+
+    /// In assembly, because the compiler would gather the broadcasts of many rows and spill sums to make room for
+    /// them. Each block may touch memory as far as the compiler knows, which keeps them all in order.
+    #[inline(always)]
+    unsafe fn add_products<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        for (sum, weight) in sums.chunks_mut(2).zip(weights.chunks(2)) {
+            match (sum, weight) {
+                ([a, b], [v, w]) => {
+                    [a.0, b.0] = call!(add_products::<true, INDEX, K>([a.0, b.0], [v.0, w.0], base, stride));
+                }
+                ([a], [v]) => {
+                    [a.0, _] = call!(add_products::<false, INDEX, K>([a.0; 2], [v.0; 2], base, stride));
+                }
+                _ => {}
+            }
+        }
     }
 }

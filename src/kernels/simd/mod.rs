@@ -30,6 +30,18 @@ pub enum Isa {
     Portable,
 }
 
+/// Asks for a cache line ahead of its use; any address will do.
+#[inline(always)]
+pub fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 machine has the instruction, and it faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A computation written for any vector type.
 pub trait Vectorized {
     type Output;

@@ -58,6 +58,24 @@ pub trait Vector: Copy {
     /// Largest lane.
     fn largest(self) -> f32;
 
+    /// sums[j] += weights[j] * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
+    ///
+    /// # Safety
+    /// That f32 can be read.
+    #[inline(always)]
+    unsafe fn add_products<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        // SAFETY: as promised by the caller.
+        let value = Self::splat(unsafe { *base.wrapping_byte_add(INDEX * stride + 4 * K) });
+        for (sum, &weight) in sums.iter_mut().zip(weights) {
+            *sum = value.mul_add(weight, *sum);
+        }
+    }
+
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)

@@ -1,0 +1,52 @@
+//! Output projection and cross-entropy in one, over the tokens that have a target: logits never exist as a whole.
+//!
+//! A part takes one chunk of the *supervised* tokens, which it finds by scanning the targets, so that tokens without
+//! a target cost nothing. There are parts enough for every token; where fewer have targets the late ones return.
+
+mod chunk;
+mod gradient;
+mod loss;
+mod softmax;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
+mod weight_gradient;
+
+pub use gradient::{CrossEntropyGradOutputs, ProjectedCrossEntropyGrad};
+pub use loss::ProjectedCrossEntropy;
+pub use weight_gradient::ProjectedCrossEntropyWeightGrad;
+
+use super::In;
+use super::pack::{check_len, packed_len};
+use super::simd::Isa;
+use crate::error::Result;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrossEntropySpec {
+    pub tokens: usize,
+    /// d, the length of a hidden state.
+    pub width: usize,
+    pub vocab: usize,
+    pub isa: Isa,
+}
+
+/// What the loss and both gradients read.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropyInputs {
+    /// [tokens, width]
+    pub hidden: In<f32>,
+    /// The weight [vocab, width], packed for hidden x weight^T.
+    pub packed: In<f32>,
+    /// [tokens]; [`crate::graph::IGNORE_TARGET`] where there is nothing to learn. Others outside the vocabulary
+    /// are taken for ignored too.
+    pub targets: In<u32>,
+}
+
+impl CrossEntropyInputs {
+    fn check(&self, spec: &CrossEntropySpec) -> Result<()> {
+        check_len("the hidden states of a loss", self.hidden.len(), spec.tokens * spec.width)?;
+        check_len("its packed weight", self.packed.len(), packed_len::<f32>(spec.vocab, spec.width))?;
+        check_len("its targets", self.targets.len(), spec.tokens)
+    }
+}
