@@ -101,7 +101,7 @@ impl Source {
     /// Only compiled for tests, which may use anything.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap().trim_end_matches(".rs");
-        name == "tests" || name.ends_with("_tests") || ["testing", "harness", "speed"].contains(&name)
+        name == "tests" || name.ends_with("_tests") || ["testing", "speed"].contains(&name)
     }
 
     /// Code without comments, up to the tests at the file's end, with line numbers.

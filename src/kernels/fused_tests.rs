@@ -7,7 +7,8 @@ use super::rms_norm::{RmsNorm, RmsNormGrad};
 use super::rope::Rope;
 use super::sum_of_squares::SumOfSquares;
 use super::swiglu::{SwiGlu, SwiGluGrad};
-use super::testing::{cases, input, noise, output, outputs, relative_error, report, run, widen};
+use super::testing::{cases, noise, outputs, relative_error, report, run, widen};
+use super::{In, Out};
 use crate::graph::{AdamWSpec, Scalar};
 
 proptest! {
@@ -30,11 +31,11 @@ proptest! {
             }
         }
         let [actual] = outputs([n * d], |[y]| {
-            Box::new(RmsNorm::new(1e-5, input(&x), input(&weight), y).unwrap())
+            Box::new(RmsNorm::new(1e-5, In::of(&x), In::of(&weight), y).unwrap())
         });
         prop_assert!(relative_error(&actual, &y) < 1e-6);
         let [actual_dx, actual_dw] = outputs([n * d, d], |[dx, dw]| {
-            let grad = RmsNormGrad::new(1e-5, input(&x), input(&weight), input(&dy), dx, Some(dw));
+            let grad = RmsNormGrad::new(1e-5, In::of(&x), In::of(&weight), In::of(&dy), dx, Some(dw));
             Box::new(grad.unwrap())
         });
         // With one column dx cancels to epsilon's share: measured against what it is the difference of.
@@ -44,7 +45,7 @@ proptest! {
         prop_assert!(d < 8 || relative_error(&actual_dx, &dx) < 5e-6);
         prop_assert!(relative_error(&actual_dw, &dweight) < 5e-6);
         let [without] = outputs([n * d], |[dx]| {
-            Box::new(RmsNormGrad::new(1e-5, input(&x), input(&weight), input(&dy), dx, None).unwrap())
+            Box::new(RmsNormGrad::new(1e-5, In::of(&x), In::of(&weight), In::of(&dy), dx, None).unwrap())
         });
         prop_assert_eq!(without, actual_dx);
     }
@@ -57,8 +58,8 @@ proptest! {
         let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
         let rotate = |x: &[f32], inverse| {
             let [y] = outputs([n * width], |[y]| {
-                let table = [input(&cos), input(&sin)];
-                Box::new(Rope::new([width, 2 * half], inverse, input(x), table, y).unwrap())
+                let table = [In::of(&cos), In::of(&sin)];
+                Box::new(Rope::new([width, 2 * half], inverse, In::of(x), table, y).unwrap())
             });
             y
         };
@@ -86,10 +87,10 @@ fn swiglu_and_its_gradient() {
         dgate.push(d * u * sigmoid(g) * (1.0 + g * (1.0 - sigmoid(g))));
         dup.push(d * g * sigmoid(g));
     }
-    let [actual] = outputs([n], |[y]| Box::new(SwiGlu::new(input(&gate), input(&up), y).unwrap()));
+    let [actual] = outputs([n], |[y]| Box::new(SwiGlu::new(In::of(&gate), In::of(&up), y).unwrap()));
     assert!(relative_error(&actual, &y) < 5e-7);
     let [actual_dgate, actual_dup] = outputs([n, n], |[dgate, dup]| {
-        Box::new(SwiGluGrad::new(input(&gate), input(&up), input(&dy), dgate, dup).unwrap())
+        Box::new(SwiGluGrad::new(In::of(&gate), In::of(&up), In::of(&dy), dgate, dup).unwrap())
     });
     assert!(relative_error(&actual_dgate, &dgate) < 1e-6);
     assert!(relative_error(&actual_dup, &dup) < 5e-7);
@@ -100,7 +101,7 @@ fn sum_of_squares_spans_tensors() {
     let tensors = [noise(1000, 1), noise(0, 2), noise(37, 3)];
     let expected: f64 = tensors.iter().flatten().map(|&x| f64::from(x).powi(2)).sum();
     let [total] = outputs([1], |[total]| {
-        Box::new(SumOfSquares::new(tensors.iter().map(|x| input(x)).collect(), total).unwrap())
+        Box::new(SumOfSquares::new(tensors.iter().map(|x| In::of(x)).collect(), total).unwrap())
     });
     assert!(relative_error(&total, &[expected]) < 1e-7);
 }
@@ -118,16 +119,16 @@ fn adamw_follows_the_published_update() {
         let gradient = noise(n, 10 + step);
         let (rate, number, factor) = ([1e-2f32], [step as f32], [0.5f32]);
         let states = AdamWStates {
-            parameter: output(&mut p),
-            first_moment: output(&mut m),
-            second_moment: output(&mut v),
+            parameter: Out::of(&mut p),
+            first_moment: Out::of(&mut m),
+            second_moment: Out::of(&mut v),
         };
         let numbers = AdamWStep {
-            learning_rate: input(&rate),
-            number: input(&number),
-            gradient_factor: input(&factor),
+            learning_rate: In::of(&rate),
+            number: In::of(&number),
+            gradient_factor: In::of(&factor),
         };
-        run(&AdamW::new(SPEC, states, input(&gradient), numbers).unwrap(), Some(step));
+        run(&AdamW::new(SPEC, states, In::of(&gradient), numbers).unwrap());
         for ([p, m, v], g) in wide.iter_mut().zip(&gradient) {
             let (g, rate) = (f64::from(*g) * 0.5, f64::from(1e-2f32));
             *m = 0.9 * *m + 0.1 * g;
@@ -184,14 +185,17 @@ fn adamw_gives_the_bits_of_pytorch() {
     for t in 1..=3 {
         let gradient = sixty_fourths(|i, t| (i * 23 + t * 11) % 64 - 31, t);
         let states = AdamWStates {
-            parameter: output(&mut p),
-            first_moment: output(&mut m),
-            second_moment: output(&mut v),
+            parameter: Out::of(&mut p),
+            first_moment: Out::of(&mut m),
+            second_moment: Out::of(&mut v),
         };
         let (rate, number) = ([1.0 / 128.0], [t as f32]);
-        let numbers =
-            AdamWStep { learning_rate: input(&rate), number: input(&number), gradient_factor: input(&[1.0]) };
-        run(&AdamW::new(SPEC, states, input(&gradient), numbers).unwrap(), None);
+        let numbers = AdamWStep {
+            learning_rate: In::of(&rate),
+            number: In::of(&number),
+            gradient_factor: In::of(&[1.0]),
+        };
+        run(&AdamW::new(SPEC, states, In::of(&gradient), numbers).unwrap());
     }
     for (actual, expected) in [p, m, v].iter().zip(expected) {
         for (a, e) in actual.iter().zip(expected) {
@@ -212,32 +216,32 @@ fn speed() {
     let (mut dw, mut total) = (vec![0.0f32; d], [0.0]);
     let token_bytes = (n * d * 4) as f64;
     let hidden_bytes = (n * f * 4) as f64;
-    let norm = RmsNorm::new(1e-5, input(&x), input(&weight), output(&mut y)).unwrap();
-    report("rms_norm", Box::new(norm), 2.0 * token_bytes, "GB/s");
-    for dw in [None, Some(output(&mut dw))] {
+    let norm = RmsNorm::new(1e-5, In::of(&x), In::of(&weight), Out::of(&mut y)).unwrap();
+    report("rms_norm", &norm, 2.0 * token_bytes, "GB/s");
+    for dw in [None, Some(Out::of(&mut dw))] {
         let name = if dw.is_some() { "rms_norm_grad with dweight" } else { "rms_norm_grad" };
-        let (x, dy) = (input(&x), input(&dy));
-        let norm = RmsNormGrad::new(1e-5, x, input(&weight), dy, output(&mut y), dw).unwrap();
-        report(name, Box::new(norm), 3.0 * token_bytes, "GB/s");
+        let (x, dy) = (In::of(&x), In::of(&dy));
+        let norm = RmsNormGrad::new(1e-5, x, In::of(&weight), dy, Out::of(&mut y), dw).unwrap();
+        report(name, &norm, 3.0 * token_bytes, "GB/s");
     }
-    let tables = [input(&table), input(&table)];
-    let rope = Rope::new([d, 64], false, input(&x), tables, output(&mut y)).unwrap();
-    report("rope", Box::new(rope), 2.0 * token_bytes, "GB/s");
-    let swiglu = SwiGlu::new(input(&gate), input(&up), output(&mut h)).unwrap();
-    report("swiglu", Box::new(swiglu), 3.0 * hidden_bytes, "GB/s");
-    let (gate, up, dh) = (input(&gate), input(&up), input(&dh));
-    let grad = SwiGluGrad::new(gate, up, dh, output(&mut h), output(&mut h2)).unwrap();
-    report("swiglu_grad", Box::new(grad), 5.0 * hidden_bytes, "GB/s");
-    let squares = SumOfSquares::new(vec![gate], output(&mut total)).unwrap();
-    report("sum_of_squares", Box::new(squares), hidden_bytes, "GB/s");
+    let tables = [In::of(&table), In::of(&table)];
+    let rope = Rope::new([d, 64], false, In::of(&x), tables, Out::of(&mut y)).unwrap();
+    report("rope", &rope, 2.0 * token_bytes, "GB/s");
+    let swiglu = SwiGlu::new(In::of(&gate), In::of(&up), Out::of(&mut h)).unwrap();
+    report("swiglu", &swiglu, 3.0 * hidden_bytes, "GB/s");
+    let (gate, up, dh) = (In::of(&gate), In::of(&up), In::of(&dh));
+    let grad = SwiGluGrad::new(gate, up, dh, Out::of(&mut h), Out::of(&mut h2)).unwrap();
+    report("swiglu_grad", &grad, 5.0 * hidden_bytes, "GB/s");
+    let squares = SumOfSquares::new(vec![gate], Out::of(&mut total)).unwrap();
+    report("sum_of_squares", &squares, hidden_bytes, "GB/s");
     let (mut p, mut m, mut v) = (vec![0.0; n * f], vec![0.0; n * f], vec![0.0; n * f]);
     let states = AdamWStates {
-        parameter: output(&mut p),
-        first_moment: output(&mut m),
-        second_moment: output(&mut v),
+        parameter: Out::of(&mut p),
+        first_moment: Out::of(&mut m),
+        second_moment: Out::of(&mut v),
     };
     let one = [1.0f32];
-    let step = AdamWStep { learning_rate: input(&one), number: input(&one), gradient_factor: input(&one) };
+    let step = AdamWStep { learning_rate: In::of(&one), number: In::of(&one), gradient_factor: In::of(&one) };
     let adamw = AdamW::new(SPEC, states, gate, step).unwrap();
-    report("adamw", Box::new(adamw), 7.0 * hidden_bytes, "GB/s");
+    report("adamw", &adamw, 7.0 * hidden_bytes, "GB/s");
 }

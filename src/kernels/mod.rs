@@ -10,8 +10,6 @@ mod build;
 pub mod cross_entropy;
 #[cfg(test)]
 mod fused_tests;
-#[cfg(test)]
-mod harness;
 pub mod linear;
 pub mod matmul;
 mod memory;

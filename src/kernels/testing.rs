@@ -1,40 +1,129 @@
-//! Memory for kernels under test: outputs and scratch start as NaN, parts run in any order.
+//! What kernel tests share: memory and numbers for kernels, references in f64, runs on poisoned scratch memory in any
+//! order, and timing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-
-use std::sync::Arc;
-use std::time::Instant;
 
 use super::body::FORCED;
 use super::simd::Isa;
 use super::{In, Kernel, Out};
-use crate::executor::{Batch, ThreadPool};
 
-/// Borrows a slice as a kernel's input.
-pub fn input<T>(values: &[T]) -> In<T> {
-    // SAFETY: tests keep the values until the kernel has run.
-    unsafe { In::new(values.as_ptr(), values.len()) }
-}
-
-/// Borrows a slice as a kernel's output.
-pub fn output<T>(values: &mut [T]) -> Out<T> {
-    // SAFETY: tests keep the values until the kernel has run.
-    unsafe { Out::new(values.as_mut_ptr(), values.len()) }
-}
-
-/// Runs all parts, forwards or, where `shuffle` is set, in an order made from it; scratch starts as NaN each time.
-pub fn run(kernel: &dyn Kernel, shuffle: Option<u64>) {
-    let mut scratch = vec![[f32::NAN; 16]; kernel.scratch_bytes().div_ceil(64) + 1];
-    let mut order: Vec<usize> = (0..kernel.parts()).collect();
-    if let Some(seed) = shuffle {
-        order.sort_by_key(|&part| (part as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+impl<T> In<T> {
+    /// The caller keeps the values alive and unchanged.
+    pub fn of(values: &[T]) -> Self {
+        // SAFETY: tests keep the slice while the kernel lives.
+        unsafe { Self::new(values.as_ptr(), values.len()) }
     }
+}
+
+impl<T> Out<T> {
+    /// The caller keeps the values alive and does not look at them while kernels run.
+    pub fn of(values: &mut [T]) -> Self {
+        // SAFETY: tests keep the slice while the kernel lives.
+        unsafe { Self::new(values.as_mut_ptr(), values.len()) }
+    }
+}
+
+/// Uniform in -1..1 (splitmix64).
+pub fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+/// Row-major f32.
+pub struct Matrix {
+    pub rows: usize,
+    pub columns: usize,
+    pub values: Vec<f32>,
+}
+
+impl Matrix {
+    pub fn random(rows: usize, columns: usize, seed: u64) -> Self {
+        Self { rows, columns, values: noise(rows * columns, seed) }
+    }
+
+    pub fn span(&self) -> In<f32> {
+        In::of(&self.values)
+    }
+
+    pub fn transposed(&self) -> Self {
+        let Self { rows, columns, values } = self;
+        let values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
+        Self { rows: *columns, columns: *rows, values }
+    }
+
+    /// self [m, k] times other [k, n] in f64.
+    pub fn times(&self, other: &Self) -> Vec<f64> {
+        assert_eq!(self.columns, other.rows);
+        let mut product = vec![0.0; self.rows * other.columns];
+        for i in 0..self.rows {
+            for k in 0..self.columns {
+                let left = f64::from(self.values[i * self.columns + k]);
+                for j in 0..other.columns {
+                    product[i * other.columns + j] += left * f64::from(other.values[k * other.columns + j]);
+                }
+            }
+        }
+        product
+    }
+}
+
+/// Compares sums of `terms` products of numbers below 1.
+pub fn assert_close(found: &[f32], expected: &[f64], terms: usize, what: &str) {
+    for (i, (y, exact)) in found.iter().zip(expected).enumerate() {
+        let tolerance = 6e-8 * (terms as f64 + 16.0) * exact.abs().max(1.0);
+        assert!((f64::from(*y) - exact).abs() <= tolerance, "{what}: element {i} is {y}, not {exact}");
+    }
+    assert_eq!(found.len(), expected.len(), "{what}");
+}
+
+pub fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Largest difference relative to the largest expected magnitude (at least 0.01).
+pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected.iter().fold(1e-2f64, |m, x| m.max(x.abs()));
+    actual.iter().zip(expected).fold(0.0, |worst, (a, e)| {
+        let difference = (f64::from(*a) - e).abs() / scale;
+        if difference > worst || difference.is_nan() { difference } else { worst }
+    })
+}
+
+/// Scratch memory full of NaN, on a 64-byte boundary.
+pub fn poisoned_scratch(kernel: &dyn Kernel) -> Vec<[u32; 16]> {
+    vec![[u32::MAX; 16]; kernel.scratch_bytes().div_ceil(64)]
+}
+
+fn bytes(scratch: &mut [[u32; 16]]) -> &mut [u8] {
+    // SAFETY: the bytes of the words.
+    unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast(), size_of_val(scratch)) }
+}
+
+fn run_parts(kernel: &dyn Kernel, order: impl Iterator<Item = usize>) {
     for part in order {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut scratch);
-        let offset = bytes.as_ptr().align_offset(64);
-        kernel.run(part, &mut bytes[offset..offset + kernel.scratch_bytes()]);
-        scratch.fill([f32::NAN; 16]);
+        kernel.run(part, bytes(&mut poisoned_scratch(kernel)));
     }
+}
+
+/// Runs the parts last to first, each on poisoned scratch memory.
+pub fn run(kernel: &dyn Kernel) {
+    run_parts(kernel, (0..kernel.parts()).rev());
+}
+
+/// Runs the parts in an order that looks random.
+fn run_shuffled(kernel: &dyn Kernel) {
+    let mut order: Vec<usize> = (0..kernel.parts()).collect();
+    order.sort_by_key(|&part| (part as u64 ^ 0x5bd1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    run_parts(kernel, order.into_iter());
 }
 
 /// Runs with every instruction set, twice each in different orders, into NaN-filled outputs. The order must not change
@@ -43,17 +132,17 @@ pub fn outputs<const N: usize>(
     lengths: [usize; N],
     make: impl Fn([Out<f32>; N]) -> Box<dyn Kernel>,
 ) -> [Vec<f32>; N] {
-    let run_with = |isa, shuffle| {
+    let run_with = |isa, run: fn(&dyn Kernel)| {
         let mut vectors = lengths.map(|n| vec![f32::NAN; n]);
         FORCED.set(Some(isa));
-        run(&*make(vectors.each_mut().map(|v| output(v))), shuffle);
+        run(&*make(vectors.each_mut().map(|v| Out::of(v))));
         FORCED.set(None);
         vectors
     };
     let mut best: Option<[Vec<f32>; N]> = None;
     for isa in Isa::available() {
-        let first = run_with(isa, None);
-        let second = run_with(isa, Some(0x5bd1));
+        let first = run_with(isa, run);
+        let second = run_with(isa, run_shuffled);
         for (i, (a, b)) in first.iter().zip(&second).enumerate() {
             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(a), bits(b), "the order of parts changed the result with {isa:?}");
@@ -69,54 +158,44 @@ pub fn outputs<const N: usize>(
     best.unwrap()
 }
 
-/// Deterministic values in -1..1.
-pub fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..n)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
-pub fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// Largest difference relative to the largest expected magnitude (at least 1e-3).
-pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(actual.len(), expected.len());
-    let scale = expected.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
-    actual.iter().zip(expected).fold(0.0, |worst, (a, e)| {
-        let difference = (f64::from(*a) - e).abs() / scale;
-        if difference > worst || difference.is_nan() { difference } else { worst }
-    })
-}
-
 /// proptest's configuration for kernels: few cases, each of which covers many elements.
 pub fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, ..ProptestConfig::default() }
 }
 
-/// Prints the median speed over repeated runs, with one thread and with two; `work` is in operations or bytes.
-pub fn report(name: &str, kernel: Box<dyn Kernel>, work: f64, unit: &str) {
-    let batch = Arc::new(Batch::new(vec![kernel.into()]));
-    let speeds = [1, 2].map(|threads| {
-        let pool = ThreadPool::new(threads).unwrap();
-        pool.run(&batch).unwrap();
-        let mut seconds: Vec<f64> = (0..15)
-            .map(|_| {
-                let start = Instant::now();
-                pool.run(&batch).unwrap();
-                start.elapsed().as_secs_f64()
-            })
-            .collect();
-        seconds.sort_by(f64::total_cmp);
-        [seconds[7], seconds[0]].map(|seconds| work / seconds / 1e9)
+/// Nanoseconds that this thread has spent on a core: what other processes take does not count.
+fn thread_nanoseconds() -> f64 {
+    let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Core time per thread of one run of the kernel, in seconds, over so many runs; threads take the parts in order.
+pub fn seconds(kernel: &dyn Kernel, threads: usize, repeats: usize) -> f64 {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut scratch = poisoned_scratch(kernel);
+        let start = thread_nanoseconds();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= kernel.parts() * repeats {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                return thread_nanoseconds() - start;
+            }
+            kernel.run(part % kernel.parts(), bytes(&mut scratch));
+        }
+    };
+    let total: f64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    let [[one, one_best], [two, two_best]] = speeds;
-    println!("{name}: {one:.0} (best {one_best:.0}), two threads {two:.0} ({two_best:.0}) {unit}");
+    total * 1e-9 / (threads * repeats) as f64
+}
+
+/// Prints the best speed of several, by core time, with one thread and with two; `work` is in operations or bytes.
+pub fn report(name: &str, kernel: &dyn Kernel, work: f64, unit: &str) {
+    let [one, two] = [1, 2].map(|threads| {
+        let best = (0..5).map(|_| seconds(kernel, threads, 5)).fold(f64::INFINITY, f64::min);
+        work / best * 1e-9
+    });
+    println!("{name}: {one:.0}, two threads {two:.0} {unit}");
 }

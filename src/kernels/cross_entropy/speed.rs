@@ -1,7 +1,7 @@
 use super::tests::pack;
 use super::*;
 use crate::graph::IGNORE_TARGET;
-use crate::kernels::harness::{Matrix, seconds};
+use crate::kernels::testing::{Matrix, seconds};
 use crate::kernels::{Kernel, Out};
 
 #[test]

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::graph::IGNORE_TARGET;
 use crate::kernels::Out;
-use crate::kernels::harness::{Matrix, assert_close, run};
 use crate::kernels::pack::{Pack, PackSpec};
+use crate::kernels::testing::{Matrix, assert_close, run};
 
 pub(super) fn pack(weight: &Matrix, transpose_weight: bool) -> Vec<f32> {
     let (outputs, inputs) =

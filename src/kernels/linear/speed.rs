@@ -1,9 +1,9 @@
 //! `cargo test --release --lib speed -- --ignored --nocapture` prints GFLOP/s beside the peak of the same run.
 
 use super::{Linear, LinearSpec, LowRankTerm};
-use crate::kernels::harness::{Matrix, run, seconds};
 use crate::kernels::pack::{Pack, PackSpec, packed_len};
 use crate::kernels::simd::{Isa, Vector, Vectorized};
+use crate::kernels::testing::{Matrix, run, seconds};
 use crate::kernels::{In, Kernel, Out};
 
 /// Multiply-adds of registers only.

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::{Linear, LinearSpec, LowRankTerm};
-use crate::kernels::harness::{Matrix, assert_close, run};
 use crate::kernels::pack::{Pack, PackSpec, packed_len};
 use crate::kernels::simd::Isa;
+use crate::kernels::testing::{Matrix, assert_close, run};
 use crate::kernels::{In, Out};
 
 #[derive(Debug, Clone, Copy)]

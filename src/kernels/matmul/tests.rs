@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::{MatMul, MatMulSpec};
-use crate::kernels::harness::{Matrix, assert_close, run, seconds};
 use crate::kernels::simd::Isa;
+use crate::kernels::testing::{Matrix, assert_close, run, seconds};
 use crate::kernels::{In, Out};
 
 fn check(spec: MatMulSpec, seed: u64) {

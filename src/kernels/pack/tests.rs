@@ -1,7 +1,7 @@
 use half::bf16;
 
 use super::{Element, PANEL, Pack, PackSpec, packed_len};
-use crate::kernels::harness::{Matrix, run};
+use crate::kernels::testing::{Matrix, run};
 use crate::kernels::{In, Out};
 
 fn check<D: Element + PartialEq + std::fmt::Debug>(outputs: usize, inputs: usize) {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::graph::{self, IGNORE_TARGET, Reduction, RopeTableKind, Scalar};
-use crate::kernels::Kernel;
-use crate::kernels::testing::{cases, input, noise, output, outputs, relative_error, run, widen};
+use crate::kernels::testing::{cases, noise, outputs, relative_error, run, widen};
+use crate::kernels::{In, Kernel, Out};
 
 type One = fn(f64) -> f64;
 type Two = fn(f64, f64) -> f64;
@@ -40,20 +40,20 @@ fn elementwise_operations_follow_their_definitions_over_several_parts() {
     let a: Vec<f32> = noise(n, 1).iter().map(|x| x + 1.1).collect();
     let b: Vec<f32> = noise(n, 2).iter().map(|x| x + 1.1).collect();
     for (op, f) in UNARY {
-        let [y] = outputs([n], |[y]| boxed(Unary::new(op, input(&a), y).unwrap()));
+        let [y] = outputs([n], |[y]| boxed(Unary::new(op, In::of(&a), y).unwrap()));
         let expected: Vec<f64> = a.iter().map(|&x| f(f64::from(x))).collect();
         assert!(relative_error(&y, &expected) < 1e-6, "{op:?}");
         let (wide, mut y) = (widen(&a), vec![f64::NAN; n]);
-        run(&Unary::new(op, input(&wide), output(&mut y)).unwrap(), None);
+        run(&Unary::new(op, In::of(&wide), Out::of(&mut y)).unwrap());
         assert_eq!(y, expected, "{op:?}");
     }
     for (op, f) in BINARY {
-        let [y] = outputs([n], |[y]| boxed(Binary::new(op, input(&a), input(&b), y).unwrap()));
+        let [y] = outputs([n], |[y]| boxed(Binary::new(op, In::of(&a), In::of(&b), y).unwrap()));
         for i in 0..n {
             assert_eq!(y[i], f(f64::from(a[i]), f64::from(b[i])) as f32, "{op:?} at {i}");
         }
     }
-    let [y] = outputs([n], |[y]| boxed(Affine::new(2.5, -0.5, input(&a), y).unwrap()));
+    let [y] = outputs([n], |[y]| boxed(Affine::new(2.5, -0.5, In::of(&a), y).unwrap()));
     assert!(y.iter().zip(&a).all(|(y, a)| *y == a * 2.5 - 0.5));
 }
 
@@ -61,12 +61,12 @@ fn elementwise_operations_follow_their_definitions_over_several_parts() {
 fn casts_round_to_nearest() {
     let x = noise(1000, 3);
     let mut half = vec![half::bf16::NAN; 1000];
-    run(&Cast::new(input(&x), output(&mut half)).unwrap(), None);
+    run(&Cast::new(In::of(&x), Out::of(&mut half)).unwrap());
     assert!(half.iter().zip(&x).all(|(h, x)| *h == half::bf16::from_f32(*x)));
-    let [back] = outputs([1000], |[y]| boxed(Cast::new(input(&half), y).unwrap()));
+    let [back] = outputs([1000], |[y]| boxed(Cast::new(In::of(&half), y).unwrap()));
     assert!(back.iter().zip(&half).all(|(b, h)| *b == h.to_f32()));
     let mut wide = vec![f64::NAN; 3];
-    run(&Cast::new(input(&[0, 7, u32::MAX]), output(&mut wide)).unwrap(), None);
+    run(&Cast::new(In::of(&[0, 7, u32::MAX]), Out::of(&mut wide)).unwrap());
     assert_eq!(wide, [0.0, 7.0, 4_294_967_295.0]);
 }
 
@@ -91,7 +91,7 @@ proptest! {
         let (dims, strides): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
         let x = noise(stride + 3, 5);
         let n: usize = dims.iter().product();
-        let [y] = outputs([n], |[y]| boxed(StridedCopy::new(&dims, &strides, 3, input(&x), y).unwrap()));
+        let [y] = outputs([n], |[y]| boxed(StridedCopy::new(&dims, &strides, 3, In::of(&x), y).unwrap()));
         for (i, y) in y.iter().enumerate() {
             let mut rest = i;
             let mut at = 3;
@@ -113,7 +113,7 @@ proptest! {
         let element = |o: usize, a: usize, i: usize| f64::from(x[(o * axis + a) * inner + i]);
         for reduction in [Reduction::Sum, Reduction::Max] {
             let [y] = outputs([outer * inner], |[y]| {
-                boxed(Reduce::new(reduction, [outer, axis, inner], input(&x), y).unwrap())
+                boxed(Reduce::new(reduction, [outer, axis, inner], In::of(&x), y).unwrap())
             });
             for (at, y) in y.iter().enumerate() {
                 let values = (0..axis).map(|a| element(at / inner, a, at % inner));
@@ -131,7 +131,7 @@ proptest! {
         let inputs: Vec<_> = widths.iter().enumerate().map(|(i, w)| noise(outer * w, i as u64)).collect();
         let width: usize = widths.iter().sum();
         let [y] = outputs([outer * width], |[y]| {
-            let spans: Vec<_> = inputs.iter().map(|x| input(x)).collect();
+            let spans: Vec<_> = inputs.iter().map(|x| In::of(x)).collect();
             boxed(Concat::new(outer, &spans, y).unwrap())
         });
         let expected: Vec<f32> = (0..outer)
@@ -146,7 +146,7 @@ proptest! {
             (0..n as u32).map(|i| if i % 7 == 3 { IGNORE_TARGET } else { i * i % rows as u32 }).collect();
         let values = noise(n * width, 4);
         let [y] = outputs([rows * width], |[y]| {
-            boxed(ScatterRows::new(width, input(&ids), input(&values), y).unwrap())
+            boxed(ScatterRows::new(width, In::of(&ids), In::of(&values), y).unwrap())
         });
         let mut expected = vec![0.0; rows * width];
         for (i, &id) in ids.iter().enumerate().filter(|(_, id)| **id != IGNORE_TARGET) {
@@ -164,7 +164,7 @@ fn a_nan_survives_a_maximum() {
         let mut x = noise(40 * extents[2], 1);
         x[17 * extents[2]] = f32::NAN;
         let [y] =
-            outputs([extents[2]], |[y]| boxed(Reduce::new(Reduction::Max, extents, input(&x), y).unwrap()));
+            outputs([extents[2]], |[y]| boxed(Reduce::new(Reduction::Max, extents, In::of(&x), y).unwrap()));
         assert!(y[0].is_nan());
     }
 }
@@ -172,11 +172,11 @@ fn a_nan_survives_a_maximum() {
 #[test]
 fn ids_choose_rows_and_elements_and_unknown_ids_choose_zeros() {
     let (x, ids) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [1, IGNORE_TARGET, 9]);
-    let [y] = outputs([6], |[y]| boxed(Embedding::new(2, input(&x), input(&ids), y).unwrap()));
+    let [y] = outputs([6], |[y]| boxed(Embedding::new(2, In::of(&x), In::of(&ids), y).unwrap()));
     assert_eq!(y, [3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
-    let [y] = outputs([3], |[y]| boxed(TakeLast::new(2, input(&x), input(&ids), y).unwrap()));
+    let [y] = outputs([3], |[y]| boxed(TakeLast::new(2, In::of(&x), In::of(&ids), y).unwrap()));
     assert_eq!(y, [2.0, 0.0, 0.0]);
-    let [y] = outputs([6], |[y]| boxed(ScatterLast::new(2, input(&x[..3]), input(&ids), y).unwrap()));
+    let [y] = outputs([6], |[y]| boxed(ScatterLast::new(2, In::of(&x[..3]), In::of(&ids), y).unwrap()));
     assert_eq!(y, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
 }
 
@@ -184,15 +184,15 @@ fn ids_choose_rows_and_elements_and_unknown_ids_choose_zeros() {
 fn rows_are_written_into_a_state_and_none_past_its_end() {
     let mut state = [0.0f32; 6];
     let rows = [1.0, 2.0, 3.0, 4.0];
-    run(&WriteRows::new(2, input(&rows), input(&[1]), output(&mut state)).unwrap(), None);
+    run(&WriteRows::new(2, In::of(&rows), In::of(&[1]), Out::of(&mut state)).unwrap());
     assert_eq!(state, [0.0, 0.0, 1.0, 2.0, 3.0, 4.0]);
-    run(&WriteRows::new(2, input(&rows), input(&[2]), output(&mut state)).unwrap(), None);
+    run(&WriteRows::new(2, In::of(&rows), In::of(&[2]), Out::of(&mut state)).unwrap());
     assert_eq!(state, [0.0, 0.0, 1.0, 2.0, 1.0, 2.0]);
 }
 
 #[test]
 fn masks_hide_later_keys_and_other_segments() {
-    let [y] = outputs([9], |[y]| boxed(AttentionMask::new(1, 3, input(&[0, 0, 1]), y).unwrap()));
+    let [y] = outputs([9], |[y]| boxed(AttentionMask::new(1, 3, In::of(&[0, 0, 1]), y).unwrap()));
     let seen: Vec<bool> = y.iter().map(|y| *y == 0.0).collect();
     assert_eq!(seen, [true, false, false, true, true, false, false, false, true]);
     assert!(y.iter().all(|y| *y == 0.0 || *y == MASKED as f32));
@@ -213,7 +213,7 @@ fn rope_tables_hold_cosines_and_sines_of_position_times_frequency() {
 fn dropout_keeps_the_mean_and_depends_on_seed_and_stream_only() {
     let n = 200_001;
     let mask = |stream, seed: [u32; 2]| {
-        let [y] = outputs([n], |[y]| boxed(DropoutMask::new(stream, 0.25, input(&seed), y).unwrap()));
+        let [y] = outputs([n], |[y]| boxed(DropoutMask::new(stream, 0.25, In::of(&seed), y).unwrap()));
         y
     };
     let first = mask(1, [2, 3]);
@@ -225,13 +225,13 @@ fn dropout_keeps_the_mean_and_depends_on_seed_and_stream_only() {
         let same = first.iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / n as f64;
         assert!((same - 0.625).abs() < 0.01, "{same}");
     }
-    assert!(DropoutMask::<f32>::new(0, 1.0, input(&[0; 2]), output(&mut [])).is_err());
+    assert!(DropoutMask::<f32>::new(0, 1.0, In::of(&[0; 2]), Out::of(&mut [])).is_err());
 }
 
 #[test]
 fn fills_and_copies_cover_everything() {
     let x = noise(100_000, 8);
-    let [y] = outputs([x.len()], |[y]| boxed(Copy::new(input(&x), y).unwrap()));
+    let [y] = outputs([x.len()], |[y]| boxed(Copy::new(In::of(&x), y).unwrap()));
     assert_eq!(x, y);
     let [y] = outputs([x.len()], |[y]| boxed(Fill::new(1.5, y)));
     assert!(y.iter().all(|y| *y == 1.5));
@@ -240,7 +240,7 @@ fn fills_and_copies_cover_everything() {
 #[test]
 fn wrong_lengths_are_refused() {
     let mut y = [0.0f32; 4];
-    assert!(Copy::new(input(&[0.0f32; 3]), output(&mut y)).is_err());
-    assert!(StridedCopy::new(&[2, 2], &[2, 1], 1, input(&[0.0f32; 4]), output(&mut y)).is_err());
-    assert!(Embedding::new(2, input(&[0.0f32; 4]), input(&[0]), output(&mut y)).is_err());
+    assert!(Copy::new(In::of(&[0.0f32; 3]), Out::of(&mut y)).is_err());
+    assert!(StridedCopy::new(&[2, 2], &[2, 1], 1, In::of(&[0.0f32; 4]), Out::of(&mut y)).is_err());
+    assert!(Embedding::new(2, In::of(&[0.0f32; 4]), In::of(&[0]), Out::of(&mut y)).is_err());
 }

@@ -108,11 +108,6 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        call!(Self(_mm256_div_ps(self.0, other.0)))
-    }
-
-    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm256_max_ps(self.0, other.0)))
     }
@@ -120,11 +115,6 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn min(self, other: Self) -> Self {
         call!(Self(_mm256_min_ps(self.0, other.0)))
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        call!(Self(_mm256_sqrt_ps(self.0)))
     }
 
     #[inline(always)]

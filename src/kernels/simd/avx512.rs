@@ -153,11 +153,6 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        call!(Self(_mm512_div_ps(self.0, other.0)))
-    }
-
-    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm512_max_ps(self.0, other.0)))
     }
@@ -165,11 +160,6 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn min(self, other: Self) -> Self {
         call!(Self(_mm512_min_ps(self.0, other.0)))
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        call!(Self(_mm512_sqrt_ps(self.0)))
     }
 
     #[inline(always)]

@@ -90,11 +90,6 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        call!(Self(vdivq_f32(self.0, other.0)))
-    }
-
-    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(vmaxq_f32(self.0, other.0)))
     }
@@ -102,11 +97,6 @@ impl Vector for F32x4 {
     #[inline(always)]
     fn min(self, other: Self) -> Self {
         call!(Self(vminq_f32(self.0, other.0)))
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        call!(Self(vsqrtq_f32(self.0)))
     }
 
     #[inline(always)]

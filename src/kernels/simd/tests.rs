@@ -86,6 +86,35 @@ fn bf16_rounds_to_nearest_even_and_reductions_see_every_lane() {
     }
 }
 
+/// A matrix 16 wide, transposed block by block.
+struct Transpose<'a>(&'a [f32]);
+
+impl Vectorized for Transpose<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Vec<f32> {
+        let mut out = vec![f32::NAN; 16 * 16];
+        for row in (0..16).step_by(V::LANES) {
+            for column in (0..16).step_by(V::LANES) {
+                let from = self.0[row * 16 + column..].as_ptr();
+                // SAFETY: every vector's lanes divide 16, so the block lies within both matrices.
+                unsafe { V::transpose(from, 16, out[column * 16 + row..].as_mut_ptr(), 16) };
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn blocks_are_transposed() {
+    let xs: Vec<f32> = (0..=u8::MAX).map(f32::from).collect();
+    for isa in Isa::available() {
+        let ys = isa.run(Transpose(&xs));
+        assert!((0..256).all(|i| ys[i] == xs[i % 16 * 16 + i / 16]), "{isa:?}");
+    }
+}
+
 #[test]
 fn an_absent_instruction_set_runs_portably() {
     for isa in [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable] {

@@ -44,11 +44,9 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
-    fn div(self, other: Self) -> Self;
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
-    fn sqrt(self) -> Self;
     /// self * factor + addend, in one rounding where the machine can.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// 2^(n - 127) for the n in 1..=254 that the lowest bits hold; zero for 0, infinity for 255.
