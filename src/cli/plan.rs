@@ -83,7 +83,7 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
     let trained = match config.adapter.method {
         Method::Full => Trained::All,
         Method::Lora => {
-            let layers = adapter_spec(config).resolve(&model.source.config.linear_modules())?;
+            let layers = adapter_spec(config)?.resolve(&model.source.config.linear_modules())?;
             Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
         }
     };

@@ -97,8 +97,12 @@ pub async fn setup(
     })
 }
 
-/// Tokenized rows need no tokenizer, so a model without one is an error only when a row asks for it.
-fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<ChatTokenizer>> {
+/// The model's tokenizer with the chat template that the configuration chooses. Tokenized rows need no tokenizer, so a
+/// model without one is an error only when a row asks for it.
+///
+/// # Errors
+/// A data error if the tokenizer or the template is damaged.
+pub fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<ChatTokenizer>> {
     let tokenizer = match (model.tokenizer(), model.folder()) {
         (Ok(tokenizer), _) => tokenizer,
         (Err(_), Some(folder)) if !folder.join("tokenizer.json").exists() => return Ok(None),
@@ -126,12 +130,11 @@ fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>
         return Ok((None, Trained::All, model.all_weights()?));
     }
     let modules = model.source.config.linear_modules();
+    let spec = adapter_spec(config)?;
     if let Some(folder) = &config.adapter.init {
-        let spec = crate::adapter::peft::read_config(folder)?.spec;
         let (trained, values) = model.adapter(folder)?;
         return Ok((Some(spec), trained, values));
     }
-    let spec = adapter_spec(config);
     let mut values = NamedTensors::new();
     let layers = spec.resolve(&modules)?;
     for layer in &layers {
@@ -143,10 +146,16 @@ fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>
     Ok((Some(spec), Trained::Adapters(layers), values))
 }
 
-/// The configuration's adapter in the adapter module's terms.
-pub fn adapter_spec(config: &RunConfig) -> AdapterSpec {
+/// The configuration's adapter in the adapter module's terms: that of `adapter.init` where there is one.
+///
+/// # Errors
+/// A data error if the adapter to continue from cannot be read.
+pub fn adapter_spec(config: &RunConfig) -> Result<AdapterSpec> {
     let section = &config.adapter;
-    AdapterSpec {
+    if let Some(folder) = &section.init {
+        return Ok(crate::adapter::peft::read_config(folder)?.spec);
+    }
+    Ok(AdapterSpec {
         r: section.r,
         alpha: section.alpha,
         dropout: section.dropout,
@@ -159,7 +168,7 @@ pub fn adapter_spec(config: &RunConfig) -> AdapterSpec {
         layers_to_transform: section.layers_to_transform.clone(),
         rank_pattern: section.rank_pattern.clone(),
         alpha_pattern: section.alpha_pattern.clone(),
-    }
+    })
 }
 
 pub fn optimizer(config: &RunConfig) -> AdamW {
