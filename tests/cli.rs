@@ -259,7 +259,7 @@ const BROKEN: &[Broken] = &[
         "nothing supervised",
         |w| drop(w.write("rows.jsonl", "{\"input_ids\": [5, 6], \"labels\": [-100, -100]}\n".repeat(9))),
         1,
-        &["rows.jsonl"],
+        &["no trained token"],
     ),
     (
         "a token too far",
