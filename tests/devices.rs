@@ -1,5 +1,7 @@
 //! Every device runs the same step: candle's operations, the CPU's plain ones and its fused kernels agree.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use lazytune::data::{Batch, Window};
 use lazytune::executor::candle::CandleDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
 use lazytune::generate::{Generator, Sampling};
-use lazytune::graph::{DType, IGNORE_TARGET, TensorType};
+use lazytune::graph::{DType, IGNORE_TARGET, Shape, TensorType};
 use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
@@ -43,7 +45,8 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
     let mut values = NamedTensors::new();
     for layer in &layers {
         let mut tensor = |dims: &[usize]| {
-            random.tensor(TensorType::new(lazytune::graph::Shape::new(dims).unwrap(), DType::F32))
+            let uniform = random.tensor(TensorType::new(Shape::new(dims).unwrap(), DType::F32));
+            HostTensor::f32(dims, uniform.into_f32().into_iter().map(|value| 0.2 * value).collect()).unwrap()
         };
         values.insert(lora_a_name(&layer.path), tensor(&[layer.rank, layer.in_features]));
         values.insert(lora_b_name(&layer.path), tensor(&[layer.out_features, layer.rank]));

@@ -1,5 +1,7 @@
 //! Finite differences over every operation: the derivative that `autodiff` builds is the derivative of what runs.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -281,7 +283,7 @@ fn every_derivative_is_the_derivative() {
         assert!(error < 1e-5, "{:?}: derivative error {error:e} in f32", sample.operation);
         tried += 1;
     }
-    assert_eq!(tried, 45, "samples were lost or added: adjust the count on purpose");
+    assert_eq!(tried, 44, "samples were lost or added: adjust the count on purpose");
 }
 
 fn derivatives(case: &Case, plain: bool) -> Vec<f64> {

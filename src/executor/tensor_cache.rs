@@ -49,8 +49,4 @@ impl<T> TensorCache<T> {
     pub fn total(&self, measure: impl Fn(&T) -> usize) -> usize {
         self.values.iter().map(|value| measure(&value)).sum()
     }
-
-    pub fn clear(&self) {
-        self.values.clear();
-    }
 }

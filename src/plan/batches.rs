@@ -102,12 +102,12 @@ fn topological(runs: &[bool], dependencies: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// Operations that run at every step, as opposed to leaves, views and what the tensor cache keeps.
-pub fn runs_every_step(graph: &FrozenGraph) -> Vec<bool> {
+/// Operations that run at every step, as opposed to leaves, views and, where `cached`, what the tensor cache keeps.
+pub fn runs_every_step(graph: &FrozenGraph, cached: bool) -> Vec<bool> {
     graph
         .nodes()
         .iter()
         .zip(graph.varies())
-        .map(|(node, varies)| varies && node.operation.computes())
+        .map(|(node, varies)| (varies || !cached) && node.operation.computes())
         .collect()
 }

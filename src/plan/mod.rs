@@ -26,6 +26,11 @@ pub trait Target {
     /// The most operations in one batch.
     fn batch_size_hint(&self) -> usize;
 
+    /// Whether values that no step changes are computed once, for the tensor cache, instead of in every step.
+    fn caches_constants(&self) -> bool {
+        true
+    }
+
     /// What is done to a graph before it is scheduled.
     fn passes(&self) -> Vec<Pass>;
 
@@ -75,7 +80,7 @@ pub struct Plan {
 impl Plan {
     /// Schedules `graph` and places its values. The first `read_back` roots stay readable after the step.
     pub fn new(graph: FrozenGraph, read_back: usize, passes: Vec<PassReport>, target: &dyn Target) -> Self {
-        let runs = runs_every_step(&graph);
+        let runs = runs_every_step(&graph, target.caches_constants());
         let batches = compute_execution_batches(&graph, &runs, target.batch_size_hint());
         let mut places = vec![Place::Nowhere; graph.nodes().len()];
         let cached = place_leaves_and_constants(&graph, &runs, &mut places);

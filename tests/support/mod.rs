@@ -1,5 +1,5 @@
 //! Shared by the integration tests: an executor on the CPU, random tensors, comparisons.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod workspace;
 

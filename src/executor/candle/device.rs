@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::{HostTensor, HostValues};
 use crate::executor::tensor_cache::TensorCache;
-use crate::graph::{DType, FrozenNode, Operation, TensorType};
+use crate::graph::{DType, Operation, TensorType};
 use crate::passes::{Pass, SIMPLIFY};
 use crate::plan::{Place, Plan, Target};
 
@@ -142,25 +142,19 @@ impl CandleDevice {
             }
         }
         let fingerprints = plan.graph.value_fingerprints();
-        let runs: Vec<usize> = plan.batches.iter().flatten().copied().collect();
-        for index in 0..plan.places.len() {
-            let node = &plan.graph.nodes()[index];
-            let constant = node.operation.computes() && !runs.contains(&index);
-            if constant && needed(plan, node, index) {
+        for (index, fingerprint) in fingerprints.iter().enumerate() {
+            // Values that no batch computes depend on weights and constants alone; the few that only lead to others are
+            // computed too.
+            let computed = matches!(plan.places[index], Place::Cached | Place::Nowhere);
+            if computed && plan.graph.nodes()[index].operation.computes() {
                 let cache = std::mem::take(&mut self.cache);
-                let value =
-                    cache.get_or_compute(&fingerprints[index], || Ok(Arc::new(self.compute(plan, index)?)));
+                let value = cache.get_or_compute(fingerprint, || Ok(Arc::new(self.compute(plan, index)?)));
                 self.cache = cache;
                 self.values[index] = Some(value?.as_ref().clone());
             }
         }
         Ok(())
     }
-}
-
-/// Constants that only lead to other constants are computed too: there are few.
-fn needed(plan: &Plan, node: &FrozenNode, index: usize) -> bool {
-    plan.places[index] != Place::Leaf && !node.operation.is_leaf()
 }
 
 pub(super) fn candle_dtype(dtype: DType) -> CandleDType {

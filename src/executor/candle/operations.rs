@@ -84,13 +84,7 @@ fn on_device(at: &Operands<'_>) -> CandleResult<Tensor> {
         Op::Concat { axis } => Tensor::cat(at.inputs, *axis),
         Op::Reduce { reduction: Reduction::Sum, axis } => x.sum_keepdim(*axis),
         Op::Reduce { reduction: Reduction::Max, axis } => x.max_keepdim(*axis),
-        Op::MatMul { transpose_left, transpose_right } => {
-            let side = |t: &Tensor, transpose: bool| {
-                let last = t.rank() - 1;
-                if transpose { t.transpose(last - 1, last)?.contiguous() } else { Ok(t.clone()) }
-            };
-            side(x, *transpose_left)?.matmul(&side(&at.inputs[1], *transpose_right)?)
-        }
+        Op::MatMul { transpose_left, transpose_right } => matmul(at, *transpose_left, *transpose_right),
         Op::Embedding => {
             let (ids, valid) = known(&at.inputs[1], x)?;
             x.index_select(&ids, 0)?.broadcast_mul(&valid)
@@ -113,6 +107,17 @@ fn on_device(at: &Operands<'_>) -> CandleResult<Tensor> {
         Op::Assign => Ok(at.inputs[1].clone()),
         other => candle_core::bail!("{other:?} is not a plain operation"),
     }
+}
+
+/// candle wants at most one axis before the matrices, and takes extents of 1 among several for gaps.
+fn matmul(at: &Operands<'_>, transpose_left: bool, transpose_right: bool) -> CandleResult<Tensor> {
+    let side = |t: &Tensor, transpose: bool| {
+        let [.., rows, columns] = *t.dims() else { candle_core::bail!("a product needs matrices") };
+        let flat = t.reshape(((), rows, columns))?;
+        if transpose { flat.transpose(1, 2)?.contiguous() } else { flat.contiguous() }
+    };
+    let product = side(&at.inputs[0], transpose_left)?.matmul(&side(&at.inputs[1], transpose_right)?)?;
+    product.reshape(at.node.tensor_type().shape.dims())
 }
 
 fn constant(at: &Operands<'_>) -> CandleResult<Tensor> {

@@ -225,9 +225,6 @@ impl Device for CpuDevice {
         }
         self.bound.push(bound);
         self.current = self.bound.len() - 1;
-        if !self.options.tensor_cache {
-            self.cache.clear();
-        }
         Ok(())
     }
 

@@ -44,6 +44,10 @@ impl Target for CpuTarget {
         self.0.batch_size_hint
     }
 
+    fn caches_constants(&self) -> bool {
+        self.0.tensor_cache
+    }
+
     fn passes(&self) -> Vec<Pass> {
         let mut passes = vec![SIMPLIFY];
         if self.0.fuse {

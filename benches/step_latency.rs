@@ -1,0 +1,255 @@
+//! What each idea of the engine is worth: one training step of the same model, with ideas added one after the other,
+//! and with each one taken away from all of them.
+//!
+//! The model is the one of the quickstart with random weights. Variants take turns step by step, so that a machine's
+//! moods hit all of them alike; medians are compared. Every variant trains its own copy, and all must end with the same
+//! loss.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Write, stdout};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lazytune::adapter::AdaptedLinear;
+use lazytune::adapter::init::initial_a;
+use lazytune::executor::candle::CandleDevice;
+use lazytune::executor::{
+    AsyncGraphExecutor, CpuDevice, CpuOptions, Device, DeviceCounters, HostTensor, StepInputs,
+};
+use lazytune::graph::{DType, Shape, TensorType};
+use lazytune::model::{ModelSource, lora_a_name, lora_b_name};
+use lazytune::optim::{Schedule, ScheduleShape};
+use lazytune::plan::{CacheCounts, Plan, compile};
+use lazytune::train::{NamedTensors, StepBuilder, StepKind, Trainer};
+use lazytune::{Error, Result};
+
+use support::{CountingAllocator, adapters, allocated, step_builder};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// A folder with the config.json of the model.
+const MODEL: &str = "configs/quickstart/base-init";
+const ROWS: usize = 4;
+const SEQUENCE: usize = 128;
+const SEED: u64 = 42;
+/// Steps before the clock counts: plans, caches and memory are there then.
+const WARM_UP: usize = 2;
+const MEASURED: usize = 15;
+/// How far final losses may lie apart, relative.
+const TOLERANCE: f64 = 1e-3;
+
+/// A way to run the step.
+struct Variant {
+    name: &'static str,
+    plan_cache: bool,
+    /// `None` runs candle's own operations.
+    options: Option<CpuOptions>,
+}
+
+/// A variant under measurement.
+struct Runner {
+    variant: Variant,
+    trainer: Trainer,
+    batches: usize,
+    operations: usize,
+    milliseconds: Vec<f64>,
+    allocations: Vec<u64>,
+    loss: f64,
+}
+
+fn all_off() -> CpuOptions {
+    let on = CpuOptions::default();
+    CpuOptions { batch_size_hint: 1, fused_kernels: false, fuse: false, tensor_cache: false, ..on }
+}
+
+/// Ideas added one after the other, then each taken away.
+fn variants() -> Vec<Variant> {
+    let on = CpuOptions::default();
+    let width = on.batch_size_hint;
+    let plain = CpuOptions { fused_kernels: false, fuse: false, ..on };
+    let variant = |name, plan_cache, options| Variant { name, plan_cache, options: Some(options) };
+    vec![
+        variant("eager", false, all_off()),
+        variant("+ plan cache", true, all_off()),
+        variant("+ tensor cache", true, CpuOptions { tensor_cache: true, ..all_off() }),
+        variant("+ parallel batches", true, CpuOptions { batch_size_hint: width, ..plain }),
+        variant("+ fused kernels", true, CpuOptions { fuse: false, ..on }),
+        variant("+ fusion = all together", true, on),
+        variant("all but plan cache", false, on),
+        variant("all but tensor cache", true, CpuOptions { tensor_cache: false, ..on }),
+        variant("all but parallel batches", true, CpuOptions { batch_size_hint: 1, ..on }),
+        variant("all but fused kernels", true, CpuOptions { fused_kernels: false, ..on }),
+        variant("all but fusion", true, CpuOptions { fuse: false, ..on }),
+        variant("all on one thread", true, CpuOptions { threads: 1, ..on }),
+        Variant { name: "candle, eager", plan_cache: false, options: None },
+    ]
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    // `cargo test --benches` calls without `--bench`: a look whether everything runs is enough then.
+    let measured = if std::env::args().any(|argument| argument == "--bench") { MEASURED } else { 1 };
+    let source = Arc::new(ModelSource::random(Path::new(MODEL), SEED)?);
+    let mut runners = Vec::new();
+    for variant in variants() {
+        runners.push(Runner::new(variant, &source).await?);
+    }
+    let inputs = inputs(source.config.vocab_size)?;
+    for round in 0..WARM_UP + measured {
+        for runner in &mut runners {
+            runner.step(&inputs, round, round >= WARM_UP).await?;
+        }
+    }
+    report(&runners).await?;
+    let losses = runners.iter().map(|runner| runner.loss);
+    let (least, most) =
+        losses.fold((f64::MAX, f64::MIN), |(low, high), loss| (low.min(loss), high.max(loss)));
+    if most - least > TOLERANCE * most.abs() || !most.is_finite() {
+        return Err(Error::internal(format!("the variants end with losses from {least} to {most}")));
+    }
+    Ok(())
+}
+
+/// Random token ids, each trained on the one that follows.
+fn inputs(vocab: usize) -> Result<StepInputs> {
+    let tokens = ROWS * SEQUENCE;
+    // A multiplicative hash spreads the ids over the vocabulary.
+    let id = |position: usize| ((position as u64 * 2_654_435_761) % (1 << 32) % vocab as u64) as u32;
+    let vector = |value: &dyn Fn(usize) -> u32| HostTensor::u32(&[tokens], (0..tokens).map(value).collect());
+    let number = |value: f32| HostTensor::f32(&[1], vec![value]);
+    Ok(StepInputs::from([
+        ("input_ids".into(), vector(&id)?),
+        ("targets".into(), vector(&|position| id(position + 1))?),
+        ("positions".into(), vector(&|position| (position % SEQUENCE) as u32)?),
+        ("segments".into(), vector(&|_| 0)?),
+        ("loss_scale".into(), number(1.0 / tokens as f32)?),
+        ("learning_rate".into(), number(1e-3)?),
+    ]))
+}
+
+fn initial(adapters: &BTreeMap<String, AdaptedLinear>) -> Result<NamedTensors> {
+    let mut values = NamedTensors::new();
+    for (path, linear) in adapters {
+        let a = initial_a(SEED, path, linear.rank, linear.in_features);
+        values.insert(lora_a_name(path), HostTensor::f32(&[linear.rank, linear.in_features], a)?);
+        let b = TensorType::new(Shape::new(&[linear.out_features, linear.rank])?, DType::F32);
+        values.insert(lora_b_name(path), HostTensor::zeros(b));
+    }
+    Ok(values)
+}
+
+impl Runner {
+    async fn new(variant: Variant, source: &Arc<ModelSource>) -> Result<Self> {
+        let adapters = adapters(&source.config)?;
+        let initial = initial(&adapters)?;
+        let builder = step_builder(&source.config, adapters, SEQUENCE);
+        let device: Box<dyn Device> = match variant.options {
+            Some(options) => Box::new(CpuDevice::new(options)?),
+            None => Box::new(CandleDevice::new(candle_core::Device::Cpu)),
+        };
+        let executor = AsyncGraphExecutor::new(device)?;
+        let model = source.clone();
+        let load = move |name: &str, tensor: TensorType| {
+            let dims = tensor.shape.dims();
+            HostTensor::f32(dims, model.weights.read_f32(name, dims)?)
+        };
+        executor.set_weights(Arc::new(load)).await?;
+        let schedule = Schedule {
+            shape: ScheduleShape::Constant,
+            peak: 1e-3,
+            minimum: 0.0,
+            warmup_steps: 0,
+            total_steps: 1,
+        };
+        let trainer = Trainer::new(executor, builder, schedule, SEED, initial).await?;
+        let plan = compiled(&trainer.builder, &trainer.executor)?;
+        Ok(Self {
+            variant,
+            trainer,
+            batches: plan.batches.len(),
+            operations: plan.operations(),
+            milliseconds: Vec::new(),
+            allocations: Vec::new(),
+            loss: f64::NAN,
+        })
+    }
+
+    /// One optimizer step, from asking for the plan to having the loss.
+    async fn step(&mut self, inputs: &StepInputs, index: usize, counts: bool) -> Result<()> {
+        let mut inputs = inputs.clone();
+        inputs.insert("step".into(), HostTensor::f32(&[1], vec![(index + 1) as f32])?);
+        let Self { trainer: Trainer { builder, executor, .. }, variant, .. } = self;
+        let (before, start) = (allocated(), Instant::now());
+        let plan = match variant.plan_cache {
+            true => builder.plan(executor, StepKind::Only, ROWS, SEQUENCE)?,
+            false => Arc::new(compiled(builder, executor)?),
+        };
+        let outcome = executor.run(plan, inputs).await?;
+        if counts {
+            self.milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
+            self.allocations.push(allocated() - before);
+        }
+        let loss = outcome.outputs.first().and_then(|loss| loss.to_f64().first().copied());
+        self.loss = loss.ok_or_else(|| Error::internal("a step gave no loss"))?;
+        Ok(())
+    }
+}
+
+fn compiled(builder: &StepBuilder, executor: &AsyncGraphExecutor) -> Result<Plan> {
+    let step = builder.build(StepKind::Only, ROWS, SEQUENCE, executor.target())?;
+    compile(step.graph, step.read_back, executor.target())
+}
+
+fn median<T: Copy + PartialOrd>(values: &[T]) -> Option<T> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Prints a row for each variant: median and least time, speed relative to the first variant, counts.
+async fn report(runners: &[Runner]) -> Result<()> {
+    let mut out = stdout().lock();
+    let mut line = |text: String| writeln!(out, "{text}").map_err(|e| Error::device(e.to_string()));
+    let threads = CpuOptions::default().threads;
+    line(format!(
+        "{MODEL}: {ROWS} x {SEQUENCE} tokens a step, LoRA r = 8 on all linear layers, {threads} threads"
+    ))?;
+    line(format!(
+        "{:26} {:>9} {:>9} {:>7} {:>6} {:>8} {:>11} {:>13} {:>12} {:>9}",
+        "",
+        "median ms",
+        "least ms",
+        "speed",
+        "ops",
+        "batches",
+        "plans h/m",
+        "tensors h/m",
+        "allocations",
+        "loss"
+    ))?;
+    let eager = runners.first().and_then(|runner| median(&runner.milliseconds)).unwrap_or(f64::NAN);
+    for runner in runners {
+        let time = median(&runner.milliseconds).unwrap_or(f64::NAN);
+        let least = runner.milliseconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let CacheCounts { hits, misses } = runner.trainer.executor.plan_counts();
+        let DeviceCounters { tensor_cache_hits, tensor_cache_misses, .. } =
+            runner.trainer.executor.counters().await?;
+        line(format!(
+            "{:26} {time:>9.1} {least:>9.1} {:>6.2}x {:>6} {:>8} {:>11} {:>13} {:>12} {:>9.5}",
+            runner.variant.name,
+            eager / time,
+            runner.operations,
+            runner.batches,
+            format!("{hits}/{misses}"),
+            format!("{tensor_cache_hits}/{tensor_cache_misses}"),
+            median(&runner.allocations).unwrap_or(0),
+            runner.loss,
+        ))?;
+    }
+    Ok(())
+}
