@@ -357,7 +357,7 @@ fn tokenized_rows_need_no_tokenizer() {
     workspace.run(&["train", "run.toml", "--run-dir", "run"]).exits(0);
     let plan = workspace.run(&["plan", "run.toml", "--json"]).exits(0);
     let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
-    assert_eq!(plan["memory"]["adapters"], 2784 * 4);
+    assert_eq!(plan["memory"]["trained"], 2784 * 4);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let workspace = workspace();
     let outcome = workspace.run(&["plan", "run.toml"]).exits(0);
     for part in
-        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "adapters", "optimizer", "total"]
+        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "trained", "optimizer", "total"]
     {
         assert!(outcome.stdout.contains(part), "{part:?} is not in {}", outcome.stdout);
     }
@@ -378,9 +378,9 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let small = plan(&[]);
     let memory = &small["memory"];
     let number = |name: &str| memory[name].as_u64().unwrap();
-    let parts = ["weights", "packed_weights", "adapters", "optimizer", "gradients", "arena"];
+    let parts = ["weights", "packed_weights", "trained", "optimizer", "gradients", "arena"];
     assert_eq!(number("total"), parts.iter().map(|part| number(part)).sum::<u64>());
-    assert_eq!(number("optimizer"), 2 * number("adapters"));
+    assert_eq!(number("optimizer"), 2 * number("trained"));
     assert!(number("arena_lower_bound") <= number("arena"));
     let dispatched: u64 =
         small["kernels"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
