@@ -2,7 +2,7 @@
 //!
 //! A folder is written as `.tmp-{name}` beside its place, flushed to the disk and renamed. If there is one already, it
 //! is first renamed to `.old-{name}`, and deleted last. Whatever a crash leaves behind, [`recover`] puts in order: an
-//! `.old-` folder whose successor is missing goes back to its place, everything else that is hidden is deleted.
+//! `.old-` folder whose successor is missing goes back to its place, the others are deleted.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -37,17 +37,17 @@ pub fn write_directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -
     remove(&replaced)
 }
 
-/// Cleans up after a crash in the middle of [`write_directory`], for all folders in `parent`.
+/// Cleans up after a crash in the middle of [`write_directory`], for those folders in `parent` that are `ours` by name.
 ///
 /// Must not run while another process writes there.
-pub fn recover(parent: &Path) -> Result<()> {
+pub fn recover(parent: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Ok(()) };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if let Some(original) = name.strip_prefix(REPLACED) {
+        if let Some(original) = name.strip_prefix(REPLACED).filter(|name| ours(name)) {
             restore(&parent.join(original), &entry.path())?;
-        } else if name.starts_with(TEMPORARY) {
+        } else if name.strip_prefix(TEMPORARY).is_some_and(&ours) {
             remove(&entry.path())?;
         }
     }

@@ -7,12 +7,12 @@ use crate::error::{Result, ResultExt};
 
 /// The complete checkpoints of a run with their steps, oldest first. What a crash left behind is cleaned up.
 pub fn list(run_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    atomic::recover(run_dir)?;
+    atomic::recover(run_dir, |name| step_of(name).is_some())?;
     let Ok(entries) = std::fs::read_dir(run_dir) else { return Ok(Vec::new()) };
     let mut found: Vec<_> = entries
         .flatten()
         .filter_map(|entry| {
-            let step = entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()?;
+            let step = step_of(entry.file_name().to_str()?)?;
             entry.path().is_dir().then(|| (step, entry.path()))
         })
         .collect();
@@ -20,25 +20,28 @@ pub fn list(run_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The step in a checkpoint's name.
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("checkpoint-")?.parse().ok()
+}
+
 /// The checkpoint with the highest step.
 pub fn latest(run_dir: &Path) -> Result<Option<PathBuf>> {
     Ok(list(run_dir)?.pop().map(|(_, folder)| folder))
 }
 
-/// Deletes the oldest checkpoints until `limit` are left; the newest and those in `keep` (the best one) always stay.
+/// Deletes the oldest checkpoints until `limit` are left besides those in `keep` (the best one); the newest always stays,
+/// and a limit of 0 keeps all.
 pub fn retain(run_dir: &Path, limit: usize, keep: &[PathBuf]) -> Result<()> {
-    let found = list(run_dir)?;
-    let mut surplus = found.len().saturating_sub(limit);
-    let newest = found.len().saturating_sub(1);
-    for (_, folder) in &found[..newest] {
-        if surplus == 0 {
-            break;
-        }
-        let is_kept = keep.iter().any(|kept| kept.file_name() == folder.file_name());
-        if !is_kept {
-            std::fs::remove_dir_all(folder).context(|| format!("deleting {}", folder.display()))?;
-            surplus -= 1;
-        }
+    if limit == 0 {
+        return Ok(());
+    }
+    let is_kept = |folder: &Path| keep.iter().any(|kept| kept.file_name() == folder.file_name());
+    let mut found = list(run_dir)?;
+    found.retain(|(_, folder)| !is_kept(folder));
+    let surplus = found.len().saturating_sub(limit);
+    for (_, folder) in &found[..surplus] {
+        std::fs::remove_dir_all(folder).context(|| format!("deleting {}", folder.display()))?;
     }
     Ok(())
 }

@@ -128,9 +128,11 @@ fn retention_spares_the_best_and_the_newest() {
     }
     let steps = || list(dir.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
     retain(dir.path(), 3, &[dir.path().join("checkpoint-1")]).unwrap();
-    assert_eq!(steps(), [1, 4, 5]);
+    assert_eq!(steps(), [1, 3, 4, 5]);
     retain(dir.path(), 1, &[PathBuf::from("checkpoint-1")]).unwrap();
     assert_eq!(steps(), [1, 5]);
     retain(dir.path(), 0, &[]).unwrap();
+    assert_eq!(steps(), [1, 5]);
+    retain(dir.path(), 1, &[]).unwrap();
     assert_eq!(steps(), [5]);
 }

@@ -7,7 +7,7 @@ use crate::config;
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
 use crate::train::model::OpenModel;
-use crate::train::setup::adapter_spec;
+use crate::train::setup::{adapter_spec, open_tokenizer};
 
 /// Checks everything that can be checked without training, and goes on after a problem to find the others.
 pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
@@ -20,16 +20,17 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
     if let Some(model) = &model {
         printer.data(&format!("model          {} parameters, {}", model.parameters(), model.name));
         if config.adapter.method == config::Method::Lora {
-            let layers = adapter_spec(&config).resolve(&model.source.config.linear_modules());
+            let modules = model.source.config.linear_modules();
+            let layers = adapter_spec(&config).and_then(|spec| spec.resolve(&modules));
             if let Some(layers) = kept(layers, &mut problems) {
                 let count: usize = layers.iter().map(|l| l.rank * (l.in_features + l.out_features)).sum();
                 printer.data(&format!("adapter        {} layers, {count} parameters", layers.len()));
+                if let Some(folder) = &config.adapter.init {
+                    kept(model.adapter(folder), &mut problems);
+                }
             }
         }
-        if let Some(folder) = &config.adapter.init {
-            kept(model.adapter(folder), &mut problems);
-        }
-        tokenizer = kept(model.tokenizer(), &mut problems);
+        tokenizer = kept(open_tokenizer(&config, model), &mut problems).flatten();
     }
     let (bar, mut counted) = counter(printer, "tokenizing", "rows");
     let splits = kept(Splits::load(&config.data, tokenizer.as_ref(), &mut counted), &mut problems);

@@ -14,6 +14,7 @@ pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()>
     let model = OpenModel::named(&arguments.model)?;
     let tokenizer = model.tokenizer()?;
     let prompt = prompt(arguments, &tokenizer)?;
+    let limit = limit(arguments, &model, prompt.len())?;
     let executor = open_executor(crate::config::DeviceChoice::Auto, arguments.threads)?;
     executor.set_weights(model.weight_loader()).await?;
     let adapted = match &arguments.adapter {
@@ -25,7 +26,7 @@ pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()>
         None => None,
     };
     let session =
-        Session { arguments, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
+        Session { limit, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
     match adapted {
         Some(adapted) if arguments.compare => {
             printer.data("--- base");
@@ -58,8 +59,19 @@ fn prompt(arguments: &GenerateArguments, tokenizer: &ChatTokenizer) -> Result<Ve
     tokenizer.encode(&tokenizer.render(&messages, None, true)?)
 }
 
+/// Tokens that the answer may have: as many as asked for, as far as the model's context reaches.
+fn limit(arguments: &GenerateArguments, model: &OpenModel, prompt: usize) -> Result<usize> {
+    let context = model.source.config.max_position_embeddings;
+    match context.checked_sub(prompt) {
+        Some(room) if room > 0 => Ok(arguments.max_tokens.min(room)),
+        _ => Err(Error::user(format!("the prompt has {prompt} tokens, the model's context has room for {context}"))
+            .hint("shorten the prompt")),
+    }
+}
+
 struct Session<'a> {
-    arguments: &'a GenerateArguments,
+    /// Longest answer, in tokens.
+    limit: usize,
     printer: &'a Printer,
     model: &'a OpenModel,
     tokenizer: &'a ChatTokenizer,
@@ -88,7 +100,7 @@ impl Session<'_> {
                 shown = text.len();
             }
         };
-        let text = generator.generate(prompt, self.arguments.max_tokens, self.sampling, &mut each).await?;
+        let text = generator.generate(prompt, self.limit, self.sampling, &mut each).await?;
         self.printer.data("");
         let rate = text.tokens.len() as f64 / text.took.as_secs_f64().max(1e-9);
         self.printer.note(&format!("{} tokens, {rate:.1} tokens/s with the prompt", text.tokens.len()));

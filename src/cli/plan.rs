@@ -10,13 +10,12 @@ use super::progress::bytes;
 use crate::config::{self, Method, RunConfig};
 use crate::error::{Error, Result};
 use crate::executor::{CpuOptions, CpuTarget, kind_of};
-use crate::graph::{DType, FrozenGraph, Operation};
 use crate::model::Trained;
 use crate::passes;
-use crate::plan::{Place, Plan, Target, compile, lower_bound};
+use crate::plan::compile;
 use crate::train::model::OpenModel;
 use crate::train::setup::{adapter_spec, optimizer};
-use crate::train::{StepBuilder, StepKind};
+use crate::train::{PlannedMemory, StepBuilder, StepKind};
 
 pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let file = &arguments.config;
@@ -53,7 +52,7 @@ struct Report {
     kernels: BTreeMap<String, usize>,
     flops: f64,
     bytes_moved: f64,
-    memory: Memory,
+    memory: PlannedMemory,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,26 +63,11 @@ struct PassLine {
     ms: f64,
 }
 
-/// Planned peak bytes by kind.
-#[derive(Debug, Serialize)]
-struct Memory {
-    weights: usize,
-    packed_weights: usize,
-    adapters: usize,
-    optimizer: usize,
-    gradients: usize,
-    /// The arena: activations, gradients of activations and workspace share it.
-    arena: usize,
-    /// No schedule of these batches can do with less arena than this.
-    arena_lower_bound: usize,
-    total: usize,
-}
-
 fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Report> {
     let trained = match config.adapter.method {
         Method::Full => Trained::All,
         Method::Lora => {
-            let layers = adapter_spec(config).resolve(&model.source.config.linear_modules())?;
+            let layers = adapter_spec(config)?.resolve(&model.source.config.linear_modules())?;
             Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
         }
     };
@@ -127,49 +111,8 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
         kernels,
         flops: cost.flops,
         bytes_moved: cost.bytes,
-        memory: memory(&plan, &target),
+        memory: PlannedMemory::of(&plan, &target),
     })
-}
-
-fn memory(plan: &Plan, target: &dyn Target) -> Memory {
-    let nodes = plan.graph.nodes();
-    let placed = |wanted: fn(&Operation) -> bool| -> usize {
-        let leaves = nodes.iter().zip(&plan.places).filter(|(_, place)| **place == Place::Leaf);
-        leaves.filter(|(node, _)| wanted(&node.operation)).map(|(node, _)| target.storage_bytes(node)).sum()
-    };
-    let states = |suffixes: &[&str]| states(&plan.graph, suffixes);
-    let slots: Vec<_> = plan
-        .places
-        .iter()
-        .filter_map(|place| if let Place::Arena(slot) = place { Some(*slot) } else { None })
-        .collect();
-    let weights = placed(|operation| matches!(operation, Operation::Frozen(_)));
-    let packed_weights = plan.cached.iter().map(|&index| target.storage_bytes(&nodes[index])).sum();
-    let all_states = placed(|operation| matches!(operation, Operation::State(_)));
-    let optimizer = states(&[".exp_avg", ".exp_avg_sq"]);
-    let accumulated = states(&[".grad"]);
-    let adapters = all_states - optimizer - accumulated;
-    // The accumulators exist in every run, whether its windows have one micro-batch or more.
-    let gradients = adapters;
-    let arena = plan.arena_bytes;
-    Memory {
-        weights,
-        packed_weights,
-        adapters,
-        optimizer,
-        gradients,
-        arena,
-        arena_lower_bound: lower_bound(&slots),
-        total: weights + packed_weights + adapters + optimizer + gradients + arena,
-    }
-}
-
-fn states(graph: &FrozenGraph, suffixes: &[&str]) -> usize {
-    let matching = graph.nodes().iter().filter(|node| match &node.operation {
-        Operation::State(name) => suffixes.iter().any(|suffix| name.ends_with(suffix)),
-        _ => false,
-    });
-    matching.map(|node| node.tensor_type().shape.elements() * DType::F32.size_in_bytes()).sum()
 }
 
 impl std::fmt::Display for Report {
@@ -193,28 +136,19 @@ impl std::fmt::Display for Report {
         }
         writeln!(f, "arithmetic   {:>10.1} GFLOP", self.flops / 1e9)?;
         writeln!(f, "traffic      {:>10.1} GB if every operand moved once", self.bytes_moved / 1e9)?;
-        let Memory {
-            weights,
-            packed_weights,
-            adapters,
-            optimizer,
-            gradients,
-            arena,
-            arena_lower_bound,
-            total,
-        } = self.memory;
+        let memory = &self.memory;
         let lines = [
-            ("weights", weights),
-            ("packed", packed_weights),
-            ("adapters", adapters),
-            ("optimizer", optimizer),
-            ("gradients", gradients),
-            ("arena", arena),
-            ("total", total),
+            ("weights", memory.weights),
+            ("packed", memory.packed_weights),
+            ("trained", memory.trained),
+            ("optimizer", memory.optimizer),
+            ("gradients", memory.gradients),
+            ("arena", memory.arena),
+            ("total", memory.total),
         ];
         for (name, count) in lines {
             writeln!(f, "{name:<12} {:>10}", bytes(count))?;
         }
-        writeln!(f, "the arena cannot be smaller than {}", bytes(arena_lower_bound))
+        writeln!(f, "the arena cannot be smaller than {}", bytes(memory.arena_lower_bound))
     }
 }

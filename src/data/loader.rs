@@ -134,6 +134,12 @@ impl Loader {
         self.dataset.clone()
     }
 
+    /// Tokens of the longest sequence that a batch may hold.
+    pub fn longest(&self) -> usize {
+        let rows = self.lengths.iter().copied().max().unwrap_or(0);
+        if self.options.packing { self.options.max_length } else { rows }
+    }
+
     /// The position of the next window.
     pub fn state(&self) -> &LoaderState {
         &self.state

@@ -21,7 +21,7 @@ pub struct AdamWStep {
     pub learning_rate: In<f32>,
     /// Counted from 1.
     pub number: In<f32>,
-    /// Multiplies the gradient: clipping, loss scaling.
+    /// Multiplies the gradient: clipping, loss scaling. Where it is NaN, nothing is updated.
     pub gradient_factor: In<f32>,
 }
 
@@ -92,6 +92,10 @@ impl<E: Element> Body for AdamW<E> {
     #[inline(always)]
     fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
         let f = self.factors();
+        // The gradients' norm was not finite: the step is left out.
+        if f.gradient.is_nan() {
+            return;
+        }
         let range = self.split.range(part);
         let AdamWStates { parameter, first_moment, second_moment } = &self.states;
         // SAFETY: parts are disjoint ranges of each state.

@@ -69,7 +69,8 @@ pub enum Event {
     Planned {
         rows: usize,
         sequence: usize,
-        operations_built: usize,
+        /// Whether the plan ends with an update: not for evaluation, nor for all but the last micro-batch of a window.
+        updates: bool,
         operations: usize,
         batches: usize,
         arena_bytes: usize,

@@ -1,6 +1,7 @@
 //! The training loop and what it is made of.
 
 mod control;
+mod memory;
 pub mod model;
 mod run;
 mod save;
@@ -9,6 +10,7 @@ mod step;
 mod trainer;
 
 pub use control::Control;
+pub use memory::PlannedMemory;
 pub use run::run;
 pub use save::{Best, ModelWriter, Progress};
 pub use step::{StepBuilder, StepGraph, StepKind};

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use super::model::{OpenModel, open_executor};
 use super::save::Progress;
-use super::{NamedTensors, StepBuilder, Trainer};
+use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
 use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind};
+use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
 use crate::data::{
     Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits,
 };
 use crate::error::{Error, Result};
-use crate::executor::HostTensor;
+use crate::executor::{AsyncGraphExecutor, HostTensor};
+use crate::graph::Operation;
 use crate::model::{Trained, lora_a_name, lora_b_name};
 use crate::optim::{AdamW, Schedule, ScheduleShape};
 
@@ -70,6 +72,8 @@ pub async fn setup(
     let schedule = schedule(&config, loader.windows_per_epoch());
     let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
     let executor = open_executor(config.model.device, config.model.threads)?;
+    let longest = bucket_length(loader.longest(), config.data.max_length);
+    fits(&config, &builder, &executor, longest, &mut notices)?;
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
     let mut progress = Progress::default();
@@ -97,8 +101,36 @@ pub async fn setup(
     })
 }
 
-/// Tokenized rows need no tokenizer, so a model without one is an error only when a row asks for it.
-fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<ChatTokenizer>> {
+/// Plans the largest step before anything is loaded: what does not fit is refused now, and not after minutes.
+fn fits(
+    config: &RunConfig,
+    builder: &StepBuilder,
+    executor: &AsyncGraphExecutor,
+    longest: usize,
+    notices: &mut Vec<String>,
+) -> Result<()> {
+    let kind = StepKind::of(0, config.train.gradient_accumulation_steps);
+    let kind = if kind.updates() { kind } else { StepKind::Last };
+    let rows = config.train.batch_size;
+    let plan = builder.plan(executor, kind, rows, longest)?;
+    if let Some(budget) = config.model.memory_budget {
+        PlannedMemory::of(&plan, executor.target()).check(budget, rows, longest)?;
+    }
+    if executor.target().lacks_kernel(&Operation::SwiGlu) {
+        notices.push(format!(
+            "{} has no fused kernels: the step runs as plain operations",
+            executor.device_name()
+        ));
+    }
+    Ok(())
+}
+
+/// The model's tokenizer with the chat template that the configuration chooses. Tokenized rows need no tokenizer, so a
+/// model without one is an error only when a row asks for it.
+///
+/// # Errors
+/// A data error if the tokenizer or the template is damaged.
+pub fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<ChatTokenizer>> {
     let tokenizer = match (model.tokenizer(), model.folder()) {
         (Ok(tokenizer), _) => tokenizer,
         (Err(_), Some(folder)) if !folder.join("tokenizer.json").exists() => return Ok(None),
@@ -126,12 +158,11 @@ fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>
         return Ok((None, Trained::All, model.all_weights()?));
     }
     let modules = model.source.config.linear_modules();
+    let spec = adapter_spec(config)?;
     if let Some(folder) = &config.adapter.init {
-        let spec = crate::adapter::peft::read_config(folder)?.spec;
         let (trained, values) = model.adapter(folder)?;
         return Ok((Some(spec), trained, values));
     }
-    let spec = adapter_spec(config);
     let mut values = NamedTensors::new();
     let layers = spec.resolve(&modules)?;
     for layer in &layers {
@@ -143,10 +174,16 @@ fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>
     Ok((Some(spec), Trained::Adapters(layers), values))
 }
 
-/// The configuration's adapter in the adapter module's terms.
-pub fn adapter_spec(config: &RunConfig) -> AdapterSpec {
+/// The configuration's adapter in the adapter module's terms: that of `adapter.init` where there is one.
+///
+/// # Errors
+/// A data error if the adapter to continue from cannot be read.
+pub fn adapter_spec(config: &RunConfig) -> Result<AdapterSpec> {
     let section = &config.adapter;
-    AdapterSpec {
+    if let Some(folder) = &section.init {
+        return Ok(crate::adapter::peft::read_config(folder)?.spec);
+    }
+    Ok(AdapterSpec {
         r: section.r,
         alpha: section.alpha,
         dropout: section.dropout,
@@ -159,7 +196,7 @@ pub fn adapter_spec(config: &RunConfig) -> AdapterSpec {
         layers_to_transform: section.layers_to_transform.clone(),
         rank_pattern: section.rank_pattern.clone(),
         alpha_pattern: section.alpha_pattern.clone(),
-    }
+    })
 }
 
 pub fn optimizer(config: &RunConfig) -> AdamW {

@@ -1,15 +1,17 @@
 //! Steps and evaluations on an executor: windows of rows in, reports out.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::step::{StepBuilder, StepKind};
 use crate::data::{Batch, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{AsyncGraphExecutor, HostTensor, StepInputs};
-use crate::metrics::{EvaluationReport, StepReport};
+use crate::metrics::{EvaluationReport, Event, StepReport};
 use crate::model::master;
 use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
+use crate::plan::Plan;
 
 /// Values by name: trained weights, or the optimizer's moments.
 pub type NamedTensors = BTreeMap<String, HostTensor>;
@@ -23,6 +25,8 @@ pub struct Trainer {
     pub seed: u64,
     /// Optimizer steps done.
     pub step: usize,
+    /// Plans compiled since they were last asked for.
+    planned: Mutex<Vec<Event>>,
     /// Names of trained values, sorted.
     trained: Vec<String>,
 }
@@ -49,7 +53,7 @@ impl Trainer {
             states.push((name, value));
         }
         executor.set_states(states).await?;
-        Ok(Self { executor, builder, schedule, seed, step: 0, trained })
+        Ok(Self { executor, builder, schedule, seed, step: 0, planned: Mutex::default(), trained })
     }
 
     /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
@@ -64,7 +68,7 @@ impl Trainer {
         let learning_rate = self.schedule.learning_rate(self.step);
         for (index, batch) in window.batches.iter().enumerate() {
             let kind = StepKind::of(index, window.batches.len());
-            let plan = self.builder.plan(&self.executor, kind, batch.rows, batch.sequence)?;
+            let plan = self.plan(kind, batch)?;
             let mut inputs = self.inputs(batch, scale)?;
             let micro_step = self.step * window.batches.len() + index;
             inputs.insert("dropout_seed".into(), self.dropout_seed(micro_step)?);
@@ -103,7 +107,7 @@ impl Trainer {
         let start = Instant::now();
         let (mut sum, mut supervised_tokens) = (0.0, 0);
         for batch in batches {
-            let plan = self.builder.plan(&self.executor, StepKind::Evaluate, batch.rows, batch.sequence)?;
+            let plan = self.plan(StepKind::Evaluate, batch)?;
             let outcome = self.executor.run(plan, self.inputs(batch, 1.0)?).await?;
             sum += first(&outcome.outputs, 0)?;
             supervised_tokens += batch.supervised_tokens;
@@ -159,6 +163,28 @@ impl Trainer {
         self.executor.set_states(known).await?;
         self.step = step;
         Ok(())
+    }
+
+    /// Reports of the plans that were compiled since the last call.
+    pub fn take_planned(&self) -> Vec<Event> {
+        std::mem::take(&mut self.planned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn plan(&self, kind: StepKind, batch: &Batch) -> Result<Arc<Plan>> {
+        let misses = self.executor.plan_counts().misses;
+        let plan = self.builder.plan(&self.executor, kind, batch.rows, batch.sequence)?;
+        if self.executor.plan_counts().misses > misses {
+            let report = Event::Planned {
+                rows: batch.rows,
+                sequence: batch.sequence,
+                updates: kind.updates(),
+                operations: plan.operations(),
+                batches: plan.batches.len(),
+                arena_bytes: plan.arena_bytes,
+            };
+            self.planned.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        }
+        Ok(plan)
     }
 
     async fn read(&self, names: Vec<String>) -> Result<NamedTensors> {

@@ -1,6 +1,8 @@
 //! Shared by the integration tests: an executor on the CPU, random tensors, comparisons.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod workspace;
+
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, HostTensor, StepInputs};
 use lazytune::graph::{LazyTensor, TensorType};
 use lazytune::passes::decompose;

@@ -1,0 +1,228 @@
+//! What torch, transformers and peft compute on tiny models (scripts/make_goldens.py), to 1e-4: logits, loss and
+//! gradients of the graph, with fused and with plain operations; losses, gradient norms and weights of the real
+//! command.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use lazytune::autodiff::gradients;
+use lazytune::data::{IGNORE_TARGET, PADDING_SEGMENT};
+use lazytune::executor::{CpuOptions, HostTensor, StepInputs};
+use lazytune::graph::{ComputationGraph, DType, LazyTensor};
+use lazytune::model::{Parameters, Tokens, Trained};
+use lazytune::passes::decompose;
+use lazytune::train::NamedTensors;
+use lazytune::train::model::OpenModel;
+use serde_json::Value;
+use support::workspace::{Workspace, field, golden, steps, tensors};
+use support::{block_on, compute, executor, relative_error, two_threads};
+
+const TOLERANCE: f64 = 1e-4;
+
+/// The batch of a case as [batch, seq] lists.
+struct GoldenBatch {
+    rows: usize,
+    seq: usize,
+    /// Whether each position holds a token of its row.
+    real: Vec<bool>,
+    inputs: StepInputs,
+    supervised: usize,
+}
+
+fn batch(case: &str) -> GoldenBatch {
+    let text = std::fs::read(golden(case).join("batch.json")).unwrap();
+    let json: Value = serde_json::from_slice(&text).unwrap();
+    let numbers = |key: &str| -> Vec<Vec<i64>> { serde_json::from_value(json[key].clone()).unwrap() };
+    let (ids, labels, mask) = (numbers("input_ids"), numbers("labels"), numbers("attention_mask"));
+    let (rows, seq) = (ids.len(), ids[0].len());
+    let target = |row: usize, at: usize| match labels[row].get(at + 1) {
+        Some(&label) if label >= 0 => u32::try_from(label).unwrap(),
+        _ => IGNORE_TARGET,
+    };
+    let each = |value: &dyn Fn(usize, usize) -> u32| -> Vec<u32> {
+        (0..rows).flat_map(|row| (0..seq).map(move |at| (row, at))).map(|(row, at)| value(row, at)).collect()
+    };
+    let targets = each(&target);
+    let tensor = |values: Vec<u32>| HostTensor::u32(&[rows * seq], values).unwrap();
+    let supervised = targets.iter().filter(|&&target| target != IGNORE_TARGET).count();
+    let inputs = StepInputs::from([
+        ("input_ids".into(), tensor(each(&|row, at| u32::try_from(ids[row][at]).unwrap()))),
+        ("positions".into(), tensor(each(&|_, at| u32::try_from(at).unwrap()))),
+        ("segments".into(), tensor(each(&|row, at| if mask[row][at] == 1 { 0 } else { PADDING_SEGMENT }))),
+        ("targets".into(), tensor(targets)),
+    ]);
+    GoldenBatch { rows, seq, real: mask.concat().iter().map(|&m| m == 1).collect(), inputs, supervised }
+}
+
+/// The model of a case, what is trained, and the values of that.
+fn opened(case: &str) -> (OpenModel, Trained, NamedTensors) {
+    let model = OpenModel::named(golden(case).join("base").to_str().unwrap()).unwrap();
+    let adapter = golden(case).join("adapter");
+    let (trained, values) = if adapter.is_dir() {
+        model.adapter(&adapter).unwrap()
+    } else {
+        (Trained::All, model.all_weights().unwrap())
+    };
+    (model, trained, values)
+}
+
+/// Logits, the mean loss and every trained value's gradient by name.
+fn first_step(case: &str, options: CpuOptions) -> (Vec<f64>, f64, BTreeMap<String, Vec<f64>>) {
+    let (model, trained, values) = opened(case);
+    let batch = batch(case);
+    let executor = executor(options);
+    block_on(executor.set_weights(model.weight_loader())).unwrap();
+    block_on(executor.set_states(values.into_iter().collect())).unwrap();
+
+    let graph = ComputationGraph::new();
+    let parameters = Parameters::new(&graph, &trained, DType::F32, None);
+    let tokens = Tokens::packed(&graph, batch.rows, batch.seq, 64);
+    let hidden = model.decoder.hidden_states(&parameters, &tokens);
+    let head = model.decoder.head(&parameters);
+    let targets = graph.input("targets", &[batch.rows * batch.seq], DType::U32);
+    let losses = hidden.projected_cross_entropy(&head, &targets);
+    let loss = losses.sum_all().affine(1.0 / batch.supervised as f64, 0.0);
+    let logits = hidden.linear(&head); // [batch * seq, vocab]
+    let names = parameters.trained();
+
+    let lacks_kernel = |operation: &_| executor.target().lacks_kernel(operation);
+    let frozen = graph.freeze(&[loss, logits]).unwrap();
+    let [loss, logits]: [LazyTensor; 2] =
+        decompose(&frozen, &lacks_kernel).unwrap().thaw().try_into().unwrap();
+    let graph = loss.graph().clone();
+    let handles: Vec<LazyTensor> =
+        names.iter().map(|(name, tensor)| graph.state(name, tensor.dims(), tensor.dtype())).collect();
+    let roots: Vec<LazyTensor> =
+        [logits, loss.clone()].into_iter().chain(gradients(&loss, &handles).unwrap()).collect();
+    let outputs = compute(&executor, &roots, &batch.inputs, !options.fused_kernels);
+    let gradients =
+        names.iter().zip(&outputs[2..]).map(|((name, _), output)| (name.clone(), output.to_f64()));
+    (outputs[0].to_f64(), outputs[1].to_f64()[0], gradients.collect())
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn check_first_step(case: &str, options: CpuOptions) {
+    let expected = tensors(&golden(case).join("expected.safetensors"));
+    let (logits, loss, gradients) = first_step(case, options);
+
+    let real = batch(case).real;
+    let vocab = logits.len() / real.len();
+    let of_tokens = |logits: &[f64]| -> Vec<f64> {
+        logits.chunks(vocab).zip(&real).filter(|(_, real)| **real).flat_map(|(row, _)| row.to_vec()).collect()
+    };
+    let error = relative_error(&of_tokens(&logits), &of_tokens(&wide(&expected["logits"].1)), 0.0);
+    assert!(error < TOLERANCE, "{case}: logits are {error:e} away");
+
+    let error = relative_error(&[loss], &wide(&expected["loss"].1), 0.0);
+    assert!(error < TOLERANCE, "{case}: the loss is {error:e} away");
+
+    for (name, found) in &gradients {
+        let key = if expected.contains_key(&format!("grad.{name}")) {
+            name.clone()
+        } else {
+            format!("base_model.model.{name}")
+        };
+        let error = relative_error(found, &wide(&expected[&format!("grad.{key}")].1), 0.0);
+        assert!(error < TOLERANCE, "{case}: the gradient of {name} is {error:e} away");
+    }
+    let wanted = expected.keys().filter(|key| key.starts_with("grad.")).count();
+    assert_eq!(gradients.len(), wanted, "{case}: not every trained weight has a gradient");
+}
+
+const CASES: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
+
+#[test]
+fn logits_loss_and_gradients_of_fused_kernels() {
+    CASES.iter().for_each(|case| check_first_step(case, two_threads()));
+}
+
+#[test]
+fn logits_loss_and_gradients_of_plain_operations() {
+    CASES
+        .iter()
+        .for_each(|case| check_first_step(case, CpuOptions { fused_kernels: false, ..two_threads() }));
+}
+
+/// Trains with the real command and returns the run's folder.
+fn train(workspace: &Workspace, case: &str, count: usize) -> std::path::PathBuf {
+    let folder = golden(case);
+    let adapter = if folder.join("adapter").is_dir() {
+        format!("init = {:?}", folder.join("adapter"))
+    } else {
+        "method = \"full\"".to_owned()
+    };
+    let text = format!(
+        r#"
+        [model]
+        path = {base:?}
+        threads = 2
+        [data]
+        train = [{rows:?}]
+        validation = "none"
+        shuffle = false
+        max_length = 32
+        [adapter]
+        {adapter}
+        [optimizer]
+        learning_rate = 0.01
+        weight_decay = 0.01
+        [schedule]
+        name = "constant"
+        [train]
+        batch_size = 8
+        max_steps = {count}
+        save_steps = 0
+        "#,
+        base = folder.join("base"),
+        rows = folder.join("rows.jsonl"),
+    );
+    workspace.write(&format!("{case}.toml"), text);
+    workspace.run(&["train", &format!("{case}.toml"), "--run-dir", case]).exits(0);
+    workspace.path(case)
+}
+
+fn check_run(case: &str) {
+    let workspace = Workspace::new();
+    let expected = tensors(&golden(case).join("expected.safetensors"));
+    let count = expected["losses"].1.len();
+    let run = train(&workspace, case, count);
+
+    let lines = steps(&run.join("metrics.jsonl"));
+    for (name, key) in [("loss", "losses"), ("grad_norm", "grad_norms")] {
+        let (found, wanted) = (field(&lines, name), wide(&expected[key].1));
+        for (step, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            let error = (found - wanted).abs() / wanted;
+            assert!(error < TOLERANCE, "{case}: {name} of step {} is {found}, expected {wanted}", step + 1);
+        }
+        assert_eq!(found.len(), wanted.len(), "{case}");
+    }
+    // A fully trained model is exported in bf16; the checkpoint keeps every bit.
+    let saved = if run.join("adapter").exists() {
+        tensors(&run.join("adapter/adapter_model.safetensors"))
+    } else {
+        tensors(&run.join(format!("checkpoint-{count}/optimizer.safetensors")))
+    };
+    let after: Vec<_> =
+        expected.iter().filter_map(|(key, value)| Some((key.strip_prefix("after.")?, value))).collect();
+    assert!(!after.is_empty());
+    for (name, (shape, values)) in after {
+        let (found_shape, found) = &saved[name];
+        assert_eq!(found_shape, shape, "{case}: {name}");
+        let error = relative_error(&wide(found), &wide(values), 0.0);
+        assert!(error < TOLERANCE, "{case}: {name} is {error:e} away after {count} steps");
+    }
+}
+
+#[test]
+fn a_run_gives_the_losses_norms_and_weights_of_peft() {
+    CASES[..3].iter().for_each(|case| check_run(case));
+}
+
+#[test]
+fn a_full_run_gives_the_losses_norms_and_weights_of_torch() {
+    check_run("full");
+}
