@@ -64,8 +64,10 @@ fn limit(arguments: &GenerateArguments, model: &OpenModel, prompt: usize) -> Res
     let context = model.source.config.max_position_embeddings;
     match context.checked_sub(prompt) {
         Some(room) if room > 0 => Ok(arguments.max_tokens.min(room)),
-        _ => Err(Error::user(format!("the prompt has {prompt} tokens, the model's context has room for {context}"))
-            .hint("shorten the prompt")),
+        _ => Err(Error::user(format!(
+            "the prompt has {prompt} tokens, the model's context has room for {context}"
+        ))
+        .hint("shorten the prompt")),
     }
 }
 
