@@ -1,5 +1,7 @@
 //! Every command of the real binary, with good and with bad input: exit codes, streams, and what stays untouched.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -32,15 +34,18 @@ save_steps = 4
 eval_steps = 4
 "#;
 
-/// One row of each kind.
+/// Rows of each kind, no two alike.
 fn rows() -> String {
-    let rows = [
-        json!({"messages": [{"role": "user", "content": "Define love"}, {"role": "assistant", "content": "A cure."}]}),
-        json!({"prompt": "Define war: ", "completion": "a by-product of peace"}),
-        json!({"text": "A day of twenty-four hours, mostly misspent."}),
-        json!({"input_ids": [20, 30, 40, 50], "labels": [-100, -100, 40, 50]}),
-    ];
-    (0..20).map(|row| rows[row % rows.len()].to_string() + "\n").collect()
+    let row = |row: usize| match row % 4 {
+        0 => json!({"messages": [
+            {"role": "user", "content": format!("Define love, part {row}")},
+            {"role": "assistant", "content": "A temporary insanity."},
+        ]}),
+        1 => json!({"prompt": format!("Define war {row}: "), "completion": "a by-product of peace"}),
+        2 => json!({"text": format!("A day of twenty-four hours, {row} of them misspent.")}),
+        _ => json!({"input_ids": [20, 30, 40, 50 + row], "labels": [-100, -100, 40, 50 + row]}),
+    };
+    (0..20).map(|number| row(number).to_string() + "\n").collect()
 }
 
 /// A folder with a model, rows and a configuration.
@@ -108,6 +113,7 @@ fn train_writes_a_run_that_its_own_config_repeats() {
 #[test]
 fn train_trains_every_weight_and_random_models() {
     let workspace = workspace();
+    replace(&workspace, "run.toml", "r = 4", "");
     let full =
         ["train", "run.toml", "--set", "adapter.method=\"full\"", "--set", "optimizer.learning_rate=1e-3"];
     workspace.run(&[&full[..], &["--run-dir", "full"]].concat()).exits(0);
@@ -253,7 +259,7 @@ const BROKEN: &[Broken] = &[
         "nothing supervised",
         |w| drop(w.write("rows.jsonl", "{\"input_ids\": [5, 6], \"labels\": [-100, -100]}\n".repeat(9))),
         1,
-        &["rows.jsonl"],
+        &["no trained token"],
     ),
     (
         "a token too far",
@@ -351,7 +357,7 @@ fn tokenized_rows_need_no_tokenizer() {
     workspace.run(&["train", "run.toml", "--run-dir", "run"]).exits(0);
     let plan = workspace.run(&["plan", "run.toml", "--json"]).exits(0);
     let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
-    assert_eq!(plan["memory"]["adapters"], 2784 * 4);
+    assert_eq!(plan["memory"]["trained"], 2784 * 4);
 }
 
 #[test]
@@ -359,7 +365,7 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let workspace = workspace();
     let outcome = workspace.run(&["plan", "run.toml"]).exits(0);
     for part in
-        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "adapters", "optimizer", "total"]
+        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "trained", "optimizer", "total"]
     {
         assert!(outcome.stdout.contains(part), "{part:?} is not in {}", outcome.stdout);
     }
@@ -372,9 +378,9 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let small = plan(&[]);
     let memory = &small["memory"];
     let number = |name: &str| memory[name].as_u64().unwrap();
-    let parts = ["weights", "packed_weights", "adapters", "optimizer", "gradients", "arena"];
+    let parts = ["weights", "packed_weights", "trained", "optimizer", "gradients", "arena"];
     assert_eq!(number("total"), parts.iter().map(|part| number(part)).sum::<u64>());
-    assert_eq!(number("optimizer"), 2 * number("adapters"));
+    assert_eq!(number("optimizer"), 2 * number("trained"));
     assert!(number("arena_lower_bound") <= number("arena"));
     let dispatched: u64 =
         small["kernels"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
@@ -444,7 +450,7 @@ fn generate_refuses_what_it_cannot_do() {
     let stranger = golden("gqa_tied/adapter");
     refused(&["--model", "base", "--adapter", stranger.to_str().unwrap()], 1, &["lora_A"]);
     refused(&["--model", "base", "--compare"], 2, &["--adapter"]);
-    refused(&["--model", "base", "--temperature", "-1"], 2, &["temperature"]);
+    refused(&["--model", "base", "--temperature=-1"], 2, &["temperature"]);
     refused(&["--model", "base", "--temperature", "inf"], 2, &["temperature"]);
     refused(&["--model", "base", "--top-p", "0"], 2, &["top-p"]);
     refused(&["--model", "base", "--top-p", "nan"], 2, &["top-p"]);

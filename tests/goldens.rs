@@ -2,6 +2,8 @@
 //! gradients of the graph, with fused and with plain operations; losses, gradient norms and weights of the real
 //! command.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use std::collections::BTreeMap;
