@@ -58,7 +58,7 @@ pub trait Vector: Copy {
     /// Largest lane.
     fn largest(self) -> f32;
 
-    /// sums[j] += weights[j] * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
+    /// sums`[j]` += weights`[j]` * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
     ///
     /// # Safety
     /// That f32 can be read.
