@@ -98,7 +98,7 @@ pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
 
 /// proptest's configuration for kernels: few cases, each of which covers many elements.
 pub fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, ..ProptestConfig::default() }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Prints the median speed over repeated runs, with one thread and with two; `work` is in operations or bytes.
