@@ -112,7 +112,7 @@ fn merged_equals_unmerged() {
     assert_eq!(generate(&workspace, &["--model", "merged"]).exits(0).stdout, unmerged);
     assert_ne!(generate(&workspace, &["--model", "base"]).exits(0).stdout, unmerged);
 
-    let open = |name: &str| OpenModel::named(workspace.path(name).to_str().unwrap()).unwrap();
+    let open = |name: &str| OpenModel::named(workspace.path(name).to_str().unwrap(), None).unwrap();
     let ids: Vec<u32> = (10..30).collect();
     let expected = logits(&open("base"), Some(&adapter), &ids);
     let error = relative_error(&logits(&open("merged"), None, &ids), &expected, 0.0);

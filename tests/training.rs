@@ -27,7 +27,7 @@ const ROWS: usize = 3;
 const SEQUENCE: usize = 19;
 
 fn model() -> OpenModel {
-    OpenModel::named(golden("gqa_tied/base").to_str().unwrap()).unwrap()
+    OpenModel::named(golden("gqa_tied/base").to_str().unwrap(), None).unwrap()
 }
 
 fn spec() -> AdapterSpec {
