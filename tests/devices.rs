@@ -180,8 +180,13 @@ fn no_device_applies_a_step_whose_gradient_is_not_finite() {
         let tensor = values[&poisoned].tensor;
         let infinite = vec![f32::INFINITY; tensor.shape.elements()];
         values.insert(poisoned, HostTensor::f32(tensor.shape.dims(), infinite).unwrap());
-        let schedule =
-            Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
+        let schedule = Schedule {
+            shape: ScheduleShape::Constant,
+            peak: 1e-2,
+            minimum: 0.0,
+            warmup_steps: 0,
+            total_steps: 5,
+        };
         block_on(async {
             let executor = open(device, &source).await;
             let mut trainer = Trainer::new(executor, builder, schedule, 7, values.clone()).await.unwrap();

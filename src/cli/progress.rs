@@ -6,8 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printer::Printer;
-use crate::model::hub::DownloadProgress;
 use crate::metrics::{EvaluationReport, Event, Sink, StepReport};
+use crate::model::hub::DownloadProgress;
 
 /// Shows a run's events on standard error.
 pub struct Progress {
@@ -136,7 +136,9 @@ pub fn counter(
 /// Shows downloads from the hub: a bar on a terminal, else a line for each file.
 pub fn downloads(printer: &Printer) -> DownloadProgress {
     let bar = if printer.terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}")
+    {
         bar.set_style(style);
     }
     let (printer, current) = (printer.clone(), Mutex::new(String::new()));

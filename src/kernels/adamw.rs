@@ -1,7 +1,8 @@
 //! One AdamW update (Loshchilov and Hutter 2017, arXiv:1711.05101), in the order of torch.optim.AdamW's arithmetic.
 
-use super::lanes::{Body, Lanes};
+use super::body::Body;
 use super::number::Element;
+use super::simd::Vector;
 use super::split::{Split, expect_len};
 use super::{In, Out};
 use crate::error::Result;
@@ -90,7 +91,7 @@ impl<E: Element> Body for AdamW<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let f = self.factors();
         // The gradients' norm was not finite: the step is left out.
         if f.gradient.is_nan() {

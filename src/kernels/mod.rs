@@ -5,13 +5,13 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod body;
 mod build;
 pub mod cross_entropy;
 #[cfg(test)]
 mod fused_tests;
 #[cfg(test)]
 mod harness;
-pub mod lanes;
 pub mod linear;
 pub mod matmul;
 mod memory;

@@ -1,7 +1,8 @@
 //! Root mean square normalization (Zhang and Sennrich 2019, arXiv:1910.07467) and its gradient.
 
-use super::lanes::{Body, Lanes};
+use super::body::Body;
 use super::number::Element;
+use super::simd::Vector;
 use super::split::{Split, expect_len};
 use super::{In, Out};
 use crate::error::Result;
@@ -61,7 +62,7 @@ impl<E: Element, W: Element> Body for RmsNorm<E, W> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let weight = self.weight.as_slice();
         let rows = self.split.range(part);
         let elements = rows.start * weight.len()..rows.end * weight.len();
@@ -171,7 +172,7 @@ impl<E: Element, W: Element> Body for RmsNormGrad<E, W> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         match (part.checked_sub(self.rows.count()), &self.dweight) {
             (Some(part), Some(dweight)) => self.weight_gradient(part, dweight),
             _ => self.row_gradients(part, scratch),

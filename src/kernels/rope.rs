@@ -1,7 +1,8 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of the halves of each head.
 
-use super::lanes::{Body, Lanes};
+use super::body::Body;
 use super::number::Element;
+use super::simd::Vector;
 use super::split::{Split, expect_len};
 use super::{In, Out};
 use crate::error::{Error, Result};
@@ -50,7 +51,7 @@ impl<E: Element, C: Element> Body for Rope<E, C> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let (rows, half) = (self.split.range(part), self.half);
         let sign = if self.inverse { -1.0 } else { 1.0 };
         let elements = rows.start * self.width..rows.end * self.width;

@@ -1,7 +1,8 @@
 //! The sum of the squares of all elements of several tensors: a gradient's squared norm.
 
-use super::lanes::{Body, Lanes};
+use super::body::Body;
 use super::number::Element;
+use super::simd::Vector;
 use super::split::expect_len;
 use super::{In, Out};
 use crate::error::Result;
@@ -39,7 +40,7 @@ impl<E: Element> Body for SumOfSquares<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, _part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, _part: usize, _scratch: &mut [u8]) {
         let mut stripes = [0.0; STRIPES];
         for tensor in &self.tensors {
             let (blocks, rest) = tensor.as_slice().as_chunks::<STRIPES>();

@@ -1,7 +1,8 @@
 //! SwiGLU and its gradient (Shazeer 2020, arXiv:2002.05202): silu(gate) * up, silu(g) = g * sigmoid(g).
 
-use super::lanes::{Body, Lanes};
+use super::body::Body;
 use super::number::{Element, exp};
+use super::simd::Vector;
 use super::split::{Split, expect_len};
 use super::{In, Out};
 use crate::error::Result;
@@ -36,7 +37,7 @@ impl<E: Element> Body for SwiGlu<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         let (gate, up) = (&self.gate.as_slice()[range.clone()], &self.up.as_slice()[range.clone()]);
         // SAFETY: parts are disjoint ranges of y.
@@ -77,7 +78,7 @@ impl<E: Element> Body for SwiGluGrad<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         let (gate, up) = (&self.gate.as_slice()[range.clone()], &self.up.as_slice()[range.clone()]);
         let dy = &self.dy.as_slice()[range.clone()];

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lanes::{FORCED, InstructionSet};
+use super::body::FORCED;
+use super::simd::Isa;
 use super::{In, Kernel, Out};
 use crate::executor::{Batch, ThreadPool};
 
@@ -42,25 +43,25 @@ pub fn outputs<const N: usize>(
     lengths: [usize; N],
     make: impl Fn([Out<f32>; N]) -> Box<dyn Kernel>,
 ) -> [Vec<f32>; N] {
-    let run_with = |set, shuffle| {
+    let run_with = |isa, shuffle| {
         let mut vectors = lengths.map(|n| vec![f32::NAN; n]);
-        FORCED.set(Some(set));
+        FORCED.set(Some(isa));
         run(&*make(vectors.each_mut().map(|v| output(v))), shuffle);
         FORCED.set(None);
         vectors
     };
     let mut best: Option<[Vec<f32>; N]> = None;
-    for &set in InstructionSet::ALL.iter().filter(|set| set.available()) {
-        let first = run_with(set, None);
-        let second = run_with(set, Some(0x5bd1));
+    for isa in Isa::available() {
+        let first = run_with(isa, None);
+        let second = run_with(isa, Some(0x5bd1));
         for (i, (a, b)) in first.iter().zip(&second).enumerate() {
             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(a), bits(b), "the order of parts changed the result with {set:?}");
+            assert_eq!(bits(a), bits(b), "the order of parts changed the result with {isa:?}");
             if let Some(best) = &best {
                 let known =
                     |v: &[f32]| v.iter().map(|x| if x.is_nan() { 1e10 } else { *x }).collect::<Vec<_>>();
                 let error = relative_error(&known(a), &widen(&known(&best[i])));
-                assert!(error < 2e-5, "{set:?} differs by {error:e}");
+                assert!(error < 2e-5, "{isa:?} differs by {error:e}");
             }
         }
         best.get_or_insert(first);

@@ -71,7 +71,10 @@ impl OpenModel {
     /// # Errors
     /// As for [`Self::open`].
     pub fn named(name: &str, progress: Option<DownloadProgress>) -> Result<Self> {
-        let source = ModelSource::open(&ModelLocation::parse(name)?, &HubOptions { progress, ..HubOptions::default() })?;
+        let source = ModelSource::open(
+            &ModelLocation::parse(name)?,
+            &HubOptions { progress, ..HubOptions::default() },
+        )?;
         Ok(Self::new(source, name.to_owned(), DType::F32))
     }
 

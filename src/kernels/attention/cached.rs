@@ -6,8 +6,9 @@ use super::forward::Block;
 use super::softmax::Sight;
 use crate::error::{Error, Result};
 use crate::graph::AttentionSpec;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::Element;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
 
@@ -62,7 +63,7 @@ impl<E: Element> Body for CachedAttention<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         let AttentionSpec { seq, heads, kv_heads, .. } = self.spec;
         let (kv_head, group) = (part % kv_heads, heads / kv_heads);
         let first = part / kv_heads * QUERIES;
@@ -85,7 +86,7 @@ impl<E: Element> Body for CachedAttention<E> {
             sight: Sight { segments: None, causal: true },
         };
         let block = if seq == 1 && group <= QUERIES { single_query(block) } else { block };
-        block.run::<L>(scratch, &self.out, None);
+        block.run::<V>(scratch, &self.out, None);
     }
 }
 

@@ -8,8 +8,9 @@ use super::softmax::{Running, Seen, Sight};
 use super::{KEYS, QUERIES, Scratch, check, padded};
 use crate::error::Result;
 use crate::graph::AttentionSpec;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::Element;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
 
@@ -59,7 +60,7 @@ impl<E: Element> Body for Attention<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         let AttentionSpec { batch, seq, heads, kv_heads, .. } = self.spec;
         let columns = batch * kv_heads;
         // The last queries see the most keys: they go first, so that threads finish together.
@@ -85,7 +86,7 @@ impl<E: Element> Body for Attention<E> {
                 causal: true,
             },
         };
-        block.run::<L>(scratch, &self.out, Some(&self.lse));
+        block.run::<V>(scratch, &self.out, Some(&self.lse));
     }
 }
 
@@ -154,11 +155,11 @@ impl<E: Element> Block<'_, E> {
     }
 
     #[inline(always)]
-    pub fn run<L: Lanes>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
+    pub fn run<V: Vector>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
         let AttentionSpec { kv_heads, head_dim, .. } = *self.spec;
         let (padded, columns) = (padded(head_dim), self.group * QUERIES);
         let mut state = State::new(scratch, columns, padded);
-        self.start::<L>(&mut state);
+        self.start::<V>(&mut state);
 
         let queries = self.position + self.queries.start..self.position + self.queries.end;
         for first in (0..self.keys).step_by(KEYS) {
@@ -172,19 +173,19 @@ impl<E: Element> Block<'_, E> {
             self.head(self.v, kv_heads, self.kv_head).load(rows, 1.0, state.v, padded);
             let scores = &mut state.scores[..keys.len() * columns];
             let a = Left { values: state.k, row: padded, column: 1 };
-            product::<L>([keys.len(), head_dim, columns], a, state.q, scores, Into::Overwrite);
+            product::<V>([keys.len(), head_dim, columns], a, state.q, scores, Into::Overwrite);
             if seen == Seen::Some {
                 self.sight.mask(&queries, &keys, scores);
             }
-            state.running.update::<L>(scores, &mut state.weighted[..head_dim * columns]);
+            state.running.update::<V>(scores, &mut state.weighted[..head_dim * columns]);
             let a = Left { values: state.v, row: 1, column: padded };
-            product::<L>([head_dim, keys.len(), columns], a, scores, state.weighted, Into::Add);
+            product::<V>([head_dim, keys.len(), columns], a, scores, state.weighted, Into::Add);
         }
-        self.finish::<L>(&mut state, out, lse);
+        self.finish::<V>(&mut state, out, lse);
     }
 
     #[inline(always)]
-    fn start<L: Lanes>(&self, state: &mut State<'_>) {
+    fn start<V: Vector>(&self, state: &mut State<'_>) {
         let AttentionSpec { head_dim, scale, .. } = *self.spec;
         let (padded, group) = (padded(head_dim), self.group);
         let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
@@ -194,7 +195,7 @@ impl<E: Element> Block<'_, E> {
             head.load(rows.clone(), scale.0 as f32, block, padded);
             let target = Place { start: i * QUERIES, row: group * QUERIES };
             let source = Place { start: 0, row: padded };
-            transpose::<L>([QUERIES, padded], (block, source), (state.q, target));
+            transpose::<V>([QUERIES, padded], (block, source), (state.q, target));
         }
         state.weighted.fill(0.0);
         state.running.reset();
@@ -202,14 +203,14 @@ impl<E: Element> Block<'_, E> {
 
     /// Divides by the softmax's sums and writes the results.
     #[inline(always)]
-    fn finish<L: Lanes>(&self, state: &mut State<'_>, out: &Out<E>, lse: Option<&Out<f32>>) {
+    fn finish<V: Vector>(&self, state: &mut State<'_>, out: &Out<E>, lse: Option<&Out<f32>>) {
         let head_dim = self.spec.head_dim;
         let (padded, group) = (padded(head_dim), self.group);
         let block = &mut state.k[..QUERIES * padded];
         for i in 0..group {
             let source = Place { start: i * QUERIES, row: group * QUERIES };
             let target = Place { start: 0, row: padded };
-            transpose::<L>([padded, QUERIES], (state.weighted, source), (block, target));
+            transpose::<V>([padded, QUERIES], (state.weighted, source), (block, target));
             for (query, values) in self.queries.clone().zip(block.chunks_exact(padded)) {
                 let at = (self.query_rows + query) * self.heads + self.first_head + i;
                 let column = i * QUERIES + query - self.queries.start;

@@ -11,8 +11,9 @@ use super::softmax::{Seen, Sight, gradient};
 use super::{KEYS, MASKED, QUERIES, Scratch, check, padded};
 use crate::error::Result;
 use crate::graph::AttentionSpec;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::Element;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
 
@@ -115,7 +116,7 @@ impl<'a> State<'a> {
 
     /// Fills p and ds.
     #[inline(always)]
-    fn scores<L: Lanes>(
+    fn scores<V: Vector>(
         &mut self,
         head_dim: usize,
         mask: Option<&Sight<'_>>,
@@ -126,30 +127,30 @@ impl<'a> State<'a> {
         let p = &mut self.p[..keys.len() * self.columns];
         let ds = &mut self.ds[..keys.len() * self.columns];
         let a = Left { values: self.k, row: self.padded, column: 1 };
-        product::<L>(extents, a, self.q_transposed, p, Into::Overwrite);
+        product::<V>(extents, a, self.q_transposed, p, Into::Overwrite);
         if let Some(sight) = mask {
             sight.mask(queries, keys, p);
         }
         let a = Left { values: self.v, row: self.padded, column: 1 };
-        product::<L>(extents, a, self.dout_transposed, ds, Into::Overwrite);
-        gradient::<L>(p, ds, self.lse, self.delta);
+        product::<V>(extents, a, self.dout_transposed, ds, Into::Overwrite);
+        gradient::<V>(p, ds, self.lse, self.delta);
     }
 
     /// dv += P^T dout, dk += dS^T q, over all heads of the group.
     #[inline(always)]
-    fn key_gradients<L: Lanes>(&self, keys: usize, dk: &mut [f32], dv: &mut [f32]) {
+    fn key_gradients<V: Vector>(&self, keys: usize, dk: &mut [f32], dv: &mut [f32]) {
         let extents = [keys, self.columns, self.padded];
         let a = Left { values: self.p, row: self.columns, column: 1 };
-        product::<L>(extents, a, self.dout, dv, Into::Add);
+        product::<V>(extents, a, self.dout, dv, Into::Add);
         let a = Left { values: self.ds, row: self.columns, column: 1 };
-        product::<L>(extents, a, self.q, dk, Into::Add);
+        product::<V>(extents, a, self.q, dk, Into::Add);
     }
 
     /// dq += dS K, transposed.
     #[inline(always)]
-    fn query_gradient<L: Lanes>(&mut self, head_dim: usize, keys: usize) {
+    fn query_gradient<V: Vector>(&mut self, head_dim: usize, keys: usize) {
         let a = Left { values: self.k, row: 1, column: self.padded };
-        product::<L>([head_dim, keys, self.columns], a, self.ds, self.dq, Into::Add);
+        product::<V>([head_dim, keys, self.columns], a, self.ds, self.dq, Into::Add);
     }
 }
 
@@ -213,7 +214,7 @@ impl<E: Element> AttentionGrad<E> {
     }
 
     #[inline(always)]
-    fn run<L: Lanes>(&self, sweep: &Sweep, scratch: &mut [u8]) {
+    fn run<V: Vector>(&self, sweep: &Sweep, scratch: &mut [u8]) {
         let AttentionSpec { seq, heads, kv_heads, head_dim, .. } = self.spec;
         let (padded, first_row) = (padded(head_dim), sweep.sequence * seq);
         let tile = KEYS * padded;
@@ -232,7 +233,7 @@ impl<E: Element> AttentionGrad<E> {
         let v = self.head(self.inputs.v.as_slice(), kv_heads, sweep.kv_head);
         for block in sweep.blocks.clone() {
             let queries = block * QUERIES..(block * QUERIES + QUERIES).min(seq);
-            self.start::<L>(sweep, &queries, &mut state);
+            self.start::<V>(sweep, &queries, &mut state);
             for index in sweep.tiles.clone().take_while(|index| index * KEYS < queries.end) {
                 let keys = index * KEYS..(index * KEYS + KEYS).min(queries.end);
                 let seen = sight.of(&queries, &keys);
@@ -242,17 +243,17 @@ impl<E: Element> AttentionGrad<E> {
                 let rows = first_row + keys.start..first_row + keys.end;
                 k.load(rows.clone(), 1.0, state.k, padded);
                 v.load(rows, 1.0, state.v, padded);
-                state.scores::<L>(head_dim, (seen == Seen::Some).then_some(&sight), &queries, &keys);
+                state.scores::<V>(head_dim, (seen == Seen::Some).then_some(&sight), &queries, &keys);
                 if sweep.keys {
                     let at = (index - sweep.tiles.start) * tile;
-                    state.key_gradients::<L>(keys.len(), &mut dk[at..at + tile], &mut dv[at..at + tile]);
+                    state.key_gradients::<V>(keys.len(), &mut dk[at..at + tile], &mut dv[at..at + tile]);
                 }
                 if sweep.queries {
-                    state.query_gradient::<L>(head_dim, keys.len());
+                    state.query_gradient::<V>(head_dim, keys.len());
                 }
             }
             if sweep.queries {
-                self.write_queries::<L>(sweep, &queries, &mut state);
+                self.write_queries::<V>(sweep, &queries, &mut state);
             }
         }
         if sweep.keys {
@@ -262,7 +263,7 @@ impl<E: Element> AttentionGrad<E> {
 
     /// Loads a block of queries of every head.
     #[inline(always)]
-    fn start<L: Lanes>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
+    fn start<V: Vector>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
         let AttentionSpec { seq, heads, kv_heads, scale, .. } = self.spec;
         let (padded, columns, group) = (state.padded, state.columns, heads / kv_heads);
         let rows = sweep.sequence * seq + queries.start..sweep.sequence * seq + queries.end;
@@ -282,8 +283,8 @@ impl<E: Element> AttentionGrad<E> {
             of(self.inputs.dout, 1.0, dout);
             of(self.inputs.out, 1.0, out);
             let (source, target) = (Place { start: 0, row: padded }, Place { start: first, row: columns });
-            transpose::<L>([QUERIES, padded], (q, source), (state.q_transposed, target));
-            transpose::<L>([QUERIES, padded], (dout, source), (state.dout_transposed, target));
+            transpose::<V>([QUERIES, padded], (q, source), (state.q_transposed, target));
+            transpose::<V>([QUERIES, padded], (dout, source), (state.dout_transposed, target));
             let pairs = out.chunks_exact(padded).zip(dout.chunks_exact(padded));
             for ((query, row), (out, dout)) in rows.clone().enumerate().zip(pairs) {
                 state.lse[first + query] = self.inputs.lse.as_slice()[row * heads + head];
@@ -293,14 +294,14 @@ impl<E: Element> AttentionGrad<E> {
     }
 
     #[inline(always)]
-    fn write_queries<L: Lanes>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
+    fn write_queries<V: Vector>(&self, sweep: &Sweep, queries: &Range<usize>, state: &mut State<'_>) {
         let AttentionSpec { seq, heads, kv_heads, head_dim, scale, .. } = self.spec;
         let (padded, group) = (state.padded, heads / kv_heads);
         let block = &mut state.k[..QUERIES * padded];
         for i in 0..group {
             let source = Place { start: i * QUERIES, row: state.columns };
             let target = Place { start: 0, row: padded };
-            transpose::<L>([padded, QUERIES], (state.dq, source), (block, target));
+            transpose::<V>([padded, QUERIES], (state.dq, source), (block, target));
             for (query, values) in queries.clone().zip(block.chunks_exact(padded)) {
                 let at = ((sweep.sequence * seq + query) * heads + sweep.kv_head * group + i) * head_dim;
                 // SAFETY: every part that computes dq has its own rows of its own heads.
@@ -352,7 +353,7 @@ impl<E: Element> Body for AttentionGrad<E> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, scratch: &mut [u8]) {
-        self.run::<L>(&self.sweep(part), scratch);
+    fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
+        self.run::<V>(&self.sweep(part), scratch);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::kernels::lanes::Lanes;
 use crate::kernels::number::Element;
+use crate::kernels::simd::Vector;
 
 /// One head of a row-major matrix of tokens: columns `offset..offset + head_dim` of rows `stride` apart.
 #[derive(Clone, Copy)]
@@ -48,21 +48,21 @@ pub struct Place {
 /// # Panics
 /// If the block reaches past the end of a matrix.
 #[inline(always)]
-pub fn transpose<L: Lanes>(
+pub fn transpose<V: Vector>(
     [rows, columns]: [usize; 2],
     (from, source): (&[f32], Place),
     (to, target): (&mut [f32], Place),
 ) {
-    assert!(rows.is_multiple_of(L::WIDTH) && columns.is_multiple_of(L::WIDTH) && rows * columns > 0);
+    assert!(rows.is_multiple_of(V::LANES) && columns.is_multiple_of(V::LANES) && rows * columns > 0);
     assert!(source.start + (rows - 1) * source.row + columns <= from.len());
     assert!(target.start + (columns - 1) * target.row + rows <= to.len());
-    for row in (0..rows).step_by(L::WIDTH) {
-        for column in (0..columns).step_by(L::WIDTH) {
+    for row in (0..rows).step_by(V::LANES) {
+        for column in (0..columns).step_by(V::LANES) {
             // SAFETY: both blocks lie within their matrices, as checked above.
             unsafe {
                 let from = from.as_ptr().add(source.start + row * source.row + column);
                 let to = to.as_mut_ptr().add(target.start + column * target.row + row);
-                L::transpose(from, source.row, to, target.row);
+                V::transpose(from, source.row, to, target.row);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{MASKED, QUERIES};
-use crate::kernels::lanes::{Lanes, exp};
+use crate::kernels::simd::Vector;
 
 /// Which keys the queries of a block see.
 #[derive(Clone, Copy)]
@@ -85,31 +85,31 @@ impl Running<'_> {
     /// A query that sees no key of the tile leaves ones behind; the first key it sees (itself at the latest) scales
     /// them to zero.
     #[inline(always)]
-    pub fn update<L: Lanes>(&mut self, scores: &mut [f32], weighted: &mut [f32]) {
+    pub fn update<V: Vector>(&mut self, scores: &mut [f32], weighted: &mut [f32]) {
         let columns = self.maximum.len();
-        assert!(columns.is_multiple_of(L::WIDTH) && self.sum.len() == columns);
-        for lane in (0..columns).step_by(L::WIDTH) {
+        assert!(columns.is_multiple_of(V::LANES) && self.sum.len() == columns);
+        for lane in (0..columns).step_by(V::LANES) {
             // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
             unsafe {
-                let former = L::load(self.maximum.as_ptr().add(lane));
+                let former = V::load(self.maximum.as_ptr().add(lane));
                 let mut maximum = former;
                 for row in scores.chunks_exact(columns) {
-                    maximum = L::max(maximum, L::load(row.as_ptr().add(lane)));
+                    maximum = maximum.max(V::load(row.as_ptr().add(lane)));
                 }
-                let mut sum = L::splat(0.0);
+                let mut sum = V::zero();
                 for row in scores.chunks_exact_mut(columns) {
                     let at = row.as_mut_ptr().add(lane);
-                    let p = exp::<L>(L::sub(L::load(at), maximum));
-                    sum = L::add(sum, p);
-                    L::store(at, p);
+                    let p = V::load(at).sub(maximum).exp();
+                    sum = sum.add(p);
+                    p.store(at);
                 }
-                let rescale = exp::<L>(L::sub(former, maximum));
+                let rescale = former.sub(maximum).exp();
                 let total = self.sum.as_mut_ptr().add(lane);
-                L::store(total, L::fma(L::load(total), rescale, sum));
-                L::store(self.maximum.as_mut_ptr().add(lane), maximum);
+                V::load(total).mul_add(rescale, sum).store(total);
+                maximum.store(self.maximum.as_mut_ptr().add(lane));
                 for row in weighted.chunks_exact_mut(columns) {
                     let at = row.as_mut_ptr().add(lane);
-                    L::store(at, L::mul(L::load(at), rescale));
+                    V::load(at).mul(rescale).store(at);
                 }
             }
         }
@@ -119,19 +119,19 @@ impl Running<'_> {
 /// Recomputes probabilities exp(score - lse) from scores, and turns `dp` into the scores' gradient p * (dp - delta);
 /// both are [keys, columns].
 #[inline(always)]
-pub fn gradient<L: Lanes>(scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
+pub fn gradient<V: Vector>(scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
     let columns = lse.len();
-    assert!(columns.is_multiple_of(L::WIDTH) && delta.len() == columns);
-    for lane in (0..columns).step_by(L::WIDTH) {
+    assert!(columns.is_multiple_of(V::LANES) && delta.len() == columns);
+    for lane in (0..columns).step_by(V::LANES) {
         // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
         unsafe {
-            let lse = L::load(lse.as_ptr().add(lane));
-            let delta = L::load(delta.as_ptr().add(lane));
+            let lse = V::load(lse.as_ptr().add(lane));
+            let delta = V::load(delta.as_ptr().add(lane));
             for (scores, dp) in scores.chunks_exact_mut(columns).zip(dp.chunks_exact_mut(columns)) {
                 let (score_at, dp_at) = (scores.as_mut_ptr().add(lane), dp.as_mut_ptr().add(lane));
-                let p = exp::<L>(L::sub(L::load(score_at), lse));
-                L::store(score_at, p);
-                L::store(dp_at, L::mul(p, L::sub(L::load(dp_at), delta)));
+                let p = V::load(score_at).sub(lse).exp();
+                p.store(score_at);
+                p.mul(V::load(dp_at).sub(delta)).store(dp_at);
             }
         }
     }

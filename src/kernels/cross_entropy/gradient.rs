@@ -2,7 +2,8 @@ use super::chunk::{CHUNK, Chunk, Logits, ROW_PADDING, logits_scratch, positions}
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::error::Result;
 use crate::kernels::matmul::{Factors, Scratch, Strip};
-use crate::kernels::pack::{PANEL, check_len, packed_len};
+use crate::kernels::pack::{PANEL, packed_len};
+use crate::kernels::split::expect_len;
 use crate::kernels::{In, Kernel, Out};
 
 /// Words of vocabulary contracted in one pass: a chunk's gradients of them and a panel stay in the second-level cache.
@@ -44,11 +45,11 @@ impl ProjectedCrossEntropyGrad {
     ) -> Result<Self> {
         let CrossEntropySpec { tokens, width, vocab, .. } = spec;
         inputs.check(&spec)?;
-        check_len("the transposed packed weight", packed_transposed.len(), packed_len::<f32>(width, vocab))?;
-        check_len("the gradient of the losses", loss_gradient.len(), tokens)?;
-        check_len("the losses", outputs.loss.len(), tokens)?;
-        check_len("the log-sum-exp", outputs.log_sum_exp.len(), tokens)?;
-        check_len("the gradient of the hidden states", outputs.hidden_gradient.len(), tokens * width)?;
+        expect_len("the transposed packed weight", packed_transposed.len(), packed_len::<f32>(width, vocab))?;
+        expect_len("the gradient of the losses", loss_gradient.len(), tokens)?;
+        expect_len("the losses", outputs.loss.len(), tokens)?;
+        expect_len("the log-sum-exp", outputs.log_sum_exp.len(), tokens)?;
+        expect_len("the gradient of the hidden states", outputs.hidden_gradient.len(), tokens * width)?;
         Ok(Self { inputs, packed_transposed, loss_gradient, outputs, spec })
     }
 

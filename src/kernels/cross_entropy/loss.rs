@@ -2,7 +2,7 @@ use super::chunk::{CHUNK, Chunk, Logits, logits_scratch, positions};
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::error::Result;
 use crate::kernels::matmul::Scratch;
-use crate::kernels::pack::check_len;
+use crate::kernels::split::expect_len;
 use crate::kernels::{Kernel, Out};
 
 /// loss f32 `[tokens]`: log-sum-exp of the logits minus the target's; 0 at ignored targets.
@@ -18,7 +18,7 @@ impl ProjectedCrossEntropy {
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(inputs: CrossEntropyInputs, loss: Out<f32>, spec: CrossEntropySpec) -> Result<Self> {
         inputs.check(&spec)?;
-        check_len("the losses", loss.len(), spec.tokens)?;
+        expect_len("the losses", loss.len(), spec.tokens)?;
         Ok(Self { inputs, loss, spec })
     }
 }

@@ -18,8 +18,9 @@ pub use loss::ProjectedCrossEntropy;
 pub use weight_gradient::ProjectedCrossEntropyWeightGrad;
 
 use super::In;
-use super::pack::{check_len, packed_len};
+use super::pack::packed_len;
 use super::simd::Isa;
+use super::split::expect_len;
 use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub struct CrossEntropyInputs {
 
 impl CrossEntropyInputs {
     fn check(&self, spec: &CrossEntropySpec) -> Result<()> {
-        check_len("the hidden states of a loss", self.hidden.len(), spec.tokens * spec.width)?;
-        check_len("its packed weight", self.packed.len(), packed_len::<f32>(spec.vocab, spec.width))?;
-        check_len("its targets", self.targets.len(), spec.tokens)
+        expect_len("the hidden states of a loss", self.hidden.len(), spec.tokens * spec.width)?;
+        expect_len("its packed weight", self.packed.len(), packed_len::<f32>(spec.vocab, spec.width))?;
+        expect_len("its targets", self.targets.len(), spec.tokens)
     }
 }

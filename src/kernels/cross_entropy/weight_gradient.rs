@@ -4,8 +4,9 @@ use super::chunk::{CHUNK, ROW_PADDING, gather, project};
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::error::Result;
 use crate::kernels::matmul::{Factors, Scratch, Strip};
-use crate::kernels::pack::{PANEL, check_len};
+use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{Vector, Vectorized};
+use crate::kernels::split::expect_len;
 use crate::kernels::{In, Kernel, Out};
 
 /// Words of vocabulary per part: enough to outweigh gathering the hidden states once more.
@@ -39,9 +40,9 @@ impl ProjectedCrossEntropyWeightGrad {
     ) -> Result<Self> {
         let CrossEntropySpec { tokens, width, vocab, .. } = spec;
         inputs.check(&spec)?;
-        check_len("the gradient of the losses", loss_gradient.len(), tokens)?;
-        check_len("the log-sum-exp", log_sum_exp.len(), tokens)?;
-        check_len("the gradient of the weight", weight_gradient.len(), vocab * width)?;
+        expect_len("the gradient of the losses", loss_gradient.len(), tokens)?;
+        expect_len("the log-sum-exp", log_sum_exp.len(), tokens)?;
+        expect_len("the gradient of the weight", weight_gradient.len(), vocab * width)?;
         Ok(Self { inputs, loss_gradient, log_sum_exp, weight_gradient, spec })
     }
 

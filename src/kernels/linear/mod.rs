@@ -8,8 +8,9 @@ mod tests;
 use std::ops::Range;
 
 use super::matmul::{Factors, Grid, Scratch, Strip, TILE_ROWS};
-use super::pack::{PANEL, check_len, packed_len};
+use super::pack::{PANEL, packed_len};
 use super::simd::Isa;
+use super::split::expect_len;
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
@@ -69,15 +70,15 @@ impl Linear {
         spec: LinearSpec,
     ) -> Result<Self> {
         let LinearSpec { rows, inputs, outputs, .. } = spec;
-        check_len("the input of a linear layer", x.len(), rows * inputs)?;
-        check_len("its packed weight", packed.len(), packed_len::<f32>(outputs, inputs))?;
-        check_len("its output", y.len(), rows * outputs)?;
+        expect_len("the input of a linear layer", x.len(), rows * inputs)?;
+        expect_len("its packed weight", packed.len(), packed_len::<f32>(outputs, inputs))?;
+        expect_len("its output", y.len(), rows * outputs)?;
         if let Some(term) = &low_rank {
-            check_len("u of its low-rank term", term.u.len(), rows * term.rank)?;
-            check_len("v of its low-rank term", term.v.len(), outputs * term.rank)?;
+            expect_len("u of its low-rank term", term.u.len(), rows * term.rank)?;
+            expect_len("v of its low-rank term", term.v.len(), outputs * term.rank)?;
         }
         if let Some(residual) = &residual {
-            check_len("its residual", residual.len(), rows * outputs)?;
+            expect_len("its residual", residual.len(), rows * outputs)?;
         }
         let grid = Grid::new(rows, BLOCK_ROWS, outputs, inputs * PANEL * size_of::<f32>());
         Ok(Self { x, packed, low_rank, residual, y, spec, grid })

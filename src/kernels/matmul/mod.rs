@@ -12,8 +12,8 @@ pub(in crate::kernels) use grid::Grid;
 pub(in crate::kernels) use scratch::Scratch;
 pub(in crate::kernels) use strip::{Factors, Strip, TILE_ROWS};
 
-use super::pack::check_len;
 use super::simd::Isa;
+use super::split::expect_len;
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
@@ -46,9 +46,9 @@ impl<T> MatMul<T> {
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(left: In<T>, right: In<T>, product: Out<T>, spec: MatMulSpec) -> Result<Self> {
         let MatMulSpec { batch, rows, inner, columns, .. } = spec;
-        check_len("the left side of a product", left.len(), batch * rows * inner)?;
-        check_len("the right side of a product", right.len(), batch * inner * columns)?;
-        check_len("the product", product.len(), batch * rows * columns)?;
+        expect_len("the left side of a product", left.len(), batch * rows * inner)?;
+        expect_len("the right side of a product", right.len(), batch * inner * columns)?;
+        expect_len("the product", product.len(), batch * rows * columns)?;
         Ok(Self { left, right, product, spec })
     }
 

@@ -9,8 +9,9 @@ mod tests;
 
 use half::bf16;
 
+use super::split::expect_len;
 use super::{In, Kernel, Out};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Outputs per panel: two AVX-512 vectors.
 pub const PANEL: usize = 32;
@@ -87,8 +88,8 @@ impl<S: Element, D: Element> Pack<S, D> {
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(weight: In<S>, packed: Out<D>, spec: PackSpec) -> Result<Self> {
         let PackSpec { outputs, inputs, .. } = spec;
-        check_len("the weight to pack", weight.len(), outputs * inputs)?;
-        check_len("the packed weight", packed.len(), packed_len::<D>(outputs, inputs))?;
+        expect_len("the weight to pack", weight.len(), outputs * inputs)?;
+        expect_len("the packed weight", packed.len(), packed_len::<D>(outputs, inputs))?;
         Ok(Self { weight, packed, spec })
     }
 
@@ -137,14 +138,4 @@ impl<S: Element, D: Element> Kernel for Pack<S, D> {
             self.pack_panel(panel * PANEL, packed);
         }
     }
-}
-
-pub(in crate::kernels) fn check_len(what: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Internal,
-        format!("{what} has {found} elements where its extents ask for {expected}"),
-    ))
 }

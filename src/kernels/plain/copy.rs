@@ -4,7 +4,8 @@ use bytemuck::Pod;
 
 use crate::error::{Error, Result};
 use crate::graph::MAX_RANK;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
@@ -31,7 +32,7 @@ impl<T: Pod + Send + Sync> Body for Copy<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         // SAFETY: parts are disjoint ranges of y.
         unsafe { self.y.range(range.clone()) }.copy_from_slice(&self.x.as_slice()[range]);
@@ -97,7 +98,7 @@ impl<T: Pod + Send + Sync> Body for StridedCopy<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let x = self.x.as_slice();
         let (width, stride) = (self.dims[MAX_RANK - 1], self.strides[MAX_RANK - 1]);
         for row in self.split.range(part) {
@@ -151,7 +152,7 @@ impl<T: Pod + Send + Sync> Body for Concat<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let (rows, index) = (self.split.range(part / self.inputs.len()), part % self.inputs.len());
         let (x, width) = self.inputs[index];
         let before: usize = self.inputs[..index].iter().map(|(_, width)| width).sum();
@@ -194,7 +195,7 @@ impl<T: Pod + Send + Sync> Body for WriteRows<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let first = self.start.as_slice()[0] as usize;
         for row in self.split.range(part) {
             let to = (first + row) * self.width;

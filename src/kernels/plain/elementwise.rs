@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::graph;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::{Float, Number, Real};
+use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
@@ -38,7 +39,7 @@ impl<T: Float> Body for Unary<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         let x = &self.x.as_slice()[range.clone()];
         // SAFETY: parts are disjoint ranges of y.
@@ -91,7 +92,7 @@ impl<T: Float> Body for Binary<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         let (a, b) = (&self.a.as_slice()[range.clone()], &self.b.as_slice()[range.clone()]);
         // SAFETY: parts are disjoint ranges of y.
@@ -134,7 +135,7 @@ impl<T: Float> Body for Affine<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         let x = &self.x.as_slice()[range.clone()];
         // SAFETY: parts are disjoint ranges of y.
@@ -167,7 +168,7 @@ impl<S: Number, D: Float> Body for Cast<S, D> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let range = self.split.range(part);
         // SAFETY: parts are disjoint ranges of y.
         let y = unsafe { self.y.range(range.clone()) };

@@ -6,8 +6,9 @@ use bytemuck::Pod;
 
 use crate::error::{Error, Result};
 use crate::graph::{RopeTableKind, Scalar};
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::{Float, Real};
+use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
@@ -34,7 +35,7 @@ impl<T: Pod + Send + Sync> Body for Fill<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         // SAFETY: parts are disjoint ranges of y.
         unsafe { self.y.range(self.split.range(part)) }.fill(self.value);
     }
@@ -65,7 +66,7 @@ impl<T: Float> Body for RopeTable<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let width = self.frequencies.len();
         for position in self.split.range(part) {
             // SAFETY: parts are disjoint ranges of rows.
@@ -107,7 +108,7 @@ impl<T: Float> Body for AttentionMask<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let (seen, unseen) = (T::from_f64(0.0), T::from_f64(MASKED));
         for row in self.split.range(part) {
             let (start, query) = (row / self.seq * self.seq, row % self.seq);
@@ -147,7 +148,7 @@ impl<T: Float> Body for CacheMask<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let start = self.start.as_slice()[0] as usize;
         for row in self.split.range(part) {
             // SAFETY: parts are disjoint ranges of rows.
@@ -211,7 +212,7 @@ impl<T: Float> Body for DropoutMask<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let seed = self.seed.as_slice();
         let range = self.split.range(part);
         let first = range.start / 4;

@@ -3,8 +3,9 @@
 use bytemuck::Pod;
 
 use crate::error::Result;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::Float;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
@@ -34,7 +35,7 @@ impl<T: Pod + Send + Sync> Body for Embedding<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         for i in self.split.range(part) {
             let id = self.ids.as_slice()[i] as usize;
             // SAFETY: parts are disjoint ranges of rows.
@@ -76,7 +77,7 @@ impl<T: Float> Body for ScatterRows<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let (rows, width) = (self.split.range(part), self.width);
         // SAFETY: parts are disjoint ranges of rows.
         let y = unsafe { self.y.range(rows.start * width..rows.end * width) };
@@ -120,7 +121,7 @@ impl<T: Pod + Send + Sync> Body for TakeLast<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let rows = self.split.range(part);
         // SAFETY: parts are disjoint ranges of y.
         let y = unsafe { self.y.range(rows.clone()) };
@@ -157,7 +158,7 @@ impl<T: Pod + Send + Sync> Body for ScatterLast<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         for row in self.split.range(part) {
             // SAFETY: parts are disjoint ranges of rows.
             let y = unsafe { self.y.range(row * self.size..(row + 1) * self.size) };

@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::graph::Reduction;
-use crate::kernels::lanes::{Body, Lanes};
+use crate::kernels::body::Body;
 use crate::kernels::number::Float;
+use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
@@ -85,7 +86,7 @@ impl<T: Float> Body for Reduce<T> {
     }
 
     #[inline(always)]
-    fn compute<L: Lanes>(&self, part: usize, _scratch: &mut [u8]) {
+    fn compute<V: Vector>(&self, part: usize, _scratch: &mut [u8]) {
         let x = self.x.as_slice();
         if self.inner == 1 {
             let rows = self.split.range(part);

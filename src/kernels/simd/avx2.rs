@@ -133,17 +133,8 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn round(self) -> Self {
-        call!(Self(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        call!({
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(exponent.0), _mm256_set1_epi32(127));
-            let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased));
-            Self(_mm256_mul_ps(self.0, power))
-        })
+    fn low_bits_as_exponent(self) -> Self {
+        call!(Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)))))
     }
 
     #[inline(always)]
@@ -155,5 +146,30 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn largest(self) -> f32 {
         self.lanes().into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        call!({
+            let rows: [_; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * from_row)));
+            let pairs: [_; 8] = std::array::from_fn(|i| match i % 2 {
+                0 => _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1])),
+                _ => _mm256_castps_pd(_mm256_unpackhi_ps(rows[i - 1], rows[i])),
+            });
+            // fours[4 j + c] holds columns c, c + 4, .. of rows 4 j..4 j + 4.
+            let fours: [_; 8] = std::array::from_fn(|i| {
+                let (first, second) = (i - i % 4 + i % 4 / 2, i - i % 4 + i % 4 / 2 + 2);
+                _mm256_castpd_ps(match i % 2 {
+                    0 => _mm256_unpacklo_pd(pairs[first], pairs[second]),
+                    _ => _mm256_unpackhi_pd(pairs[first], pairs[second]),
+                })
+            });
+            for c in 0..4 {
+                let (low, high) = (fours[c], fours[c + 4]);
+                _mm256_storeu_ps(to.add(c * to_row), _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to.add((c + 4) * to_row), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        });
     }
 }

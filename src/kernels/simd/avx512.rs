@@ -178,17 +178,8 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn round(self) -> Self {
-        call!(Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        call!({
-            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(exponent.0), _mm512_set1_epi32(127));
-            let power = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased));
-            Self(_mm512_mul_ps(self.0, power))
-        })
+    fn low_bits_as_exponent(self) -> Self {
+        call!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
     }
 
     #[inline(always)]
@@ -199,6 +190,36 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn largest(self) -> f32 {
         call!(_mm512_reduce_max_ps(self.0))
+    }
+
+    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        call!({
+            let rows: [_; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_row)));
+            let pairs: [_; 16] = std::array::from_fn(|i| match i % 2 {
+                0 => _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1])),
+                _ => _mm512_castps_pd(_mm512_unpackhi_ps(rows[i - 1], rows[i])),
+            });
+            // fours[4 j + c] holds columns c, c + 4, .. of rows 4 j..4 j + 4.
+            let fours: [_; 16] = std::array::from_fn(|i| {
+                let (first, second) = (i - i % 4 + i % 4 / 2, i - i % 4 + i % 4 / 2 + 2);
+                _mm512_castpd_ps(match i % 2 {
+                    0 => _mm512_unpacklo_pd(pairs[first], pairs[second]),
+                    _ => _mm512_unpackhi_pd(pairs[first], pairs[second]),
+                })
+            });
+            for c in 0..4 {
+                let [a, b, e, d] = [fours[c], fours[c + 4], fours[c + 8], fours[c + 12]];
+                let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(e, d)];
+                let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(e, d)];
+                let at = |column: usize| to.add(column * to_row);
+                _mm512_storeu_ps(at(c), _mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
+                _mm512_storeu_ps(at(c + 4), _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
+                _mm512_storeu_ps(at(c + 8), _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
+                _mm512_storeu_ps(at(c + 12), _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
+            }
+        });
     }
 
     /// In assembly, because the compiler would gather the broadcasts of many rows and spill sums to make room for

@@ -15,6 +15,8 @@ mod portable;
 mod tests;
 mod vector;
 
+use std::sync::OnceLock;
+
 pub use vector::Vector;
 
 /// The instruction set that a kernel's inner loops use.
@@ -55,7 +57,8 @@ impl Isa {
 
     /// The widest instruction set of this machine.
     pub fn detect() -> Self {
-        Self::available().next().unwrap_or(Self::Portable)
+        static DETECTED: OnceLock<Isa> = OnceLock::new();
+        *DETECTED.get_or_init(|| Self::available().next().unwrap_or(Self::Portable))
     }
 
     /// Every instruction set this machine can run, widest first.

@@ -115,16 +115,8 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
-    fn round(self) -> Self {
-        call!(Self(vrndnq_f32(self.0)))
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        call!({
-            let biased = vaddq_s32(vcvtnq_s32_f32(exponent.0), vdupq_n_s32(127));
-            Self(vmulq_f32(self.0, vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))))
-        })
+    fn low_bits_as_exponent(self) -> Self {
+        call!(Self(vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0)))))
     }
 
     #[inline(always)]
@@ -135,5 +127,21 @@ impl Vector for F32x4 {
     #[inline(always)]
     fn largest(self) -> f32 {
         call!(vmaxvq_f32(self.0))
+    }
+
+    /// Pairs of rows are interleaved first, then pairs of pairs.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        call!({
+            let rows: [_; 4] = std::array::from_fn(|i| vld1q_f32(from.add(i * from_row)));
+            // even[j] holds columns 0 and 2 of rows 2 j and 2 j + 1; odd[j] columns 1 and 3.
+            let even = [0, 2].map(|i| vreinterpretq_f64_f32(vtrn1q_f32(rows[i], rows[i + 1])));
+            let odd = [0, 2].map(|i| vreinterpretq_f64_f32(vtrn2q_f32(rows[i], rows[i + 1])));
+            for (column, [top, bottom]) in [even, odd].into_iter().enumerate() {
+                let at = |column: usize| to.add(column * to_row);
+                vst1q_f32(at(column), vreinterpretq_f32_f64(vtrn1q_f64(top, bottom)));
+                vst1q_f32(at(column + 2), vreinterpretq_f32_f64(vtrn2q_f64(top, bottom)));
+            }
+        });
     }
 }

@@ -102,13 +102,8 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn round(self) -> Self {
-        Self(self.0.map(f32::round_ties_even))
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        self.zip(exponent, |value, power| value * f32::from_bits(((power as i32 + 127) as u32) << 23))
+    fn low_bits_as_exponent(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() << 23)))
     }
 
     #[inline(always)]
@@ -120,5 +115,15 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn largest(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for row in 0..8 {
+            for column in 0..8 {
+                // SAFETY: both blocks are 8 by 8, as the caller promised.
+                unsafe { *to.add(column * to_row + row) = *from.add(row * from_row + column) };
+            }
+        }
     }
 }

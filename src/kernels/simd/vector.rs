@@ -1,5 +1,7 @@
 use half::bf16;
 
+use crate::kernels::number::{EXP_POLYNOMIAL, EXPONENT_ROUNDER, LN_2_HIGH, LN_2_LOW};
+
 /// A vector of f32 lanes.
 ///
 /// Its types are private to this module: [`super::Isa::run`] hands them out after checking the machine, so a vector
@@ -49,14 +51,18 @@ pub trait Vector: Copy {
     fn sqrt(self) -> Self;
     /// self * factor + addend, in one rounding where the machine can.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// To the nearest integer.
-    fn round(self) -> Self;
-    /// self * 2^exponent for whole exponents in -127..=128; zero at -127.
-    fn scale_by_power_of_two(self, exponent: Self) -> Self;
+    /// 2^(n - 127) for the n in 1..=254 that the lowest bits hold; zero for 0, infinity for 255.
+    fn low_bits_as_exponent(self) -> Self;
     /// Sum of the lanes.
     fn sum(self) -> f32;
     /// Largest lane.
     fn largest(self) -> f32;
+
+    /// Transposes a block of `LANES` rows and columns.
+    ///
+    /// # Safety
+    /// Both pointers are the first element of such a block in a matrix with the given values from row to row.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 
     /// sums`[j]` += weights`[j]` * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
     ///
@@ -81,29 +87,19 @@ pub trait Vector: Copy {
         Self::splat(0.0)
     }
 
-    /// e^self to about 1 ulp: 0 below -88, infinite above 88.4, NaN stays NaN.
+    /// e^self within 2 units in the last place: 0 below -87.7, infinite above 88.4, NaN stays NaN.
     ///
-    /// Polynomial of Cephes' `expf` on [-ln 2 / 2, ln 2 / 2] after reduction by powers of two.
+    /// Cephes' `expf` on [-ln 2 / 2, ln 2 / 2] after reduction by powers of two.
     #[inline(always)]
     fn exp(self) -> Self {
         let x = Self::splat(89.0).min(Self::splat(-88.0).max(self));
-        let exponent = x.mul(Self::splat(std::f32::consts::LOG2_E)).round();
-        // ln 2 in two parts: the first has few bits, so its product with the exponent is exact.
-        let r = exponent.mul_add(Self::splat(-0.693_359_4), x);
-        let r = exponent.mul_add(Self::splat(2.121_944_4e-4), r);
-        let p = Self::splat(1.987_569_1e-4)
-            .mul_add(r, Self::splat(1.398_2e-3))
-            .mul_add(r, Self::splat(8.333_452e-3))
-            .mul_add(r, Self::splat(4.166_579_6e-2))
-            .mul_add(r, Self::splat(1.666_666_5e-1))
-            .mul_add(r, Self::splat(0.5));
-        p.mul_add(r.mul(r), r.add(Self::splat(1.0))).scale_by_power_of_two(exponent)
-    }
-
-    /// 1 / (1 + e^-self)
-    #[inline(always)]
-    fn sigmoid(self) -> Self {
-        let one = Self::splat(1.0);
-        one.div(one.add(Self::zero().sub(self).exp()))
+        let rounder = Self::splat(EXPONENT_ROUNDER);
+        // n, plus the exponent's bias in the low bits.
+        let shifted = x.mul_add(Self::splat(std::f32::consts::LOG2_E), rounder);
+        let n = shifted.sub(rounder);
+        let r = n.mul_add(Self::splat(-LN_2_LOW), n.mul_add(Self::splat(-LN_2_HIGH), x));
+        let [rest @ .., last] = EXP_POLYNOMIAL.map(Self::splat);
+        let p = rest.into_iter().rev().fold(last, |p, coefficient| p.mul_add(r, coefficient));
+        p.mul_add(r.mul(r), r.add(Self::splat(1.0))).mul(shifted.low_bits_as_exponent())
     }
 }
