@@ -311,7 +311,7 @@ def arguments():
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder of data.* and index.*")
     parser.add_argument("--devil", type=Path, default=Path("/usr/share/dictd/devil.dict.dz"))
     parser.add_argument("--devil-index", type=Path, default=Path("/usr/share/dictd/devil.index"))
-    parser.add_argument("--out", type=Path, default=Path("target/quickstart"), help="for the large base data")
+    parser.add_argument("--out", type=Path, default=Path("configs/quickstart-generated"), help="for the large base data")
     parser.add_argument("--configs", type=Path, default=Path("configs/quickstart"), help="for what is committed")
     parser.add_argument("--max-rows", type=int, default=50_000, help="WordNet rows kept")
     parser.add_argument("--gloss-limit", type=int, default=110, help="characters of a WordNet definition")

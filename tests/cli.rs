@@ -1,65 +1,14 @@
-//! Every command of the real binary, with good and with bad input: exit codes, streams, and what stays untouched.
+//! Commands of the real binary, with good and with bad input: exit codes, streams, and what stays untouched.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use lazytune::executor::{HostTensor, StepInputs};
-use lazytune::graph::{ComputationGraph, DType};
-use lazytune::model::{Parameters, Tokens, Trained};
-use lazytune::train::model::OpenModel;
-use serde_json::{Value, json};
-use support::workspace::{Outcome, Workspace, golden, snapshot, steps, tensors};
-use support::{block_on, compute, executor, relative_error, two_threads};
-
-const CONFIG: &str = r#"
-[model]
-path = "base"
-threads = 2
-[data]
-train = ["rows.jsonl"]
-validation = "auto"
-validation_fraction = 0.2
-max_length = 64
-[adapter]
-r = 4
-[optimizer]
-learning_rate = 0.02
-[train]
-batch_size = 4
-max_steps = 8
-save_steps = 4
-eval_steps = 4
-"#;
-
-/// One row of each kind.
-fn rows() -> String {
-    let rows = [
-        json!({"messages": [{"role": "user", "content": "Define love"}, {"role": "assistant", "content": "A cure."}]}),
-        json!({"prompt": "Define war: ", "completion": "a by-product of peace"}),
-        json!({"text": "A day of twenty-four hours, mostly misspent."}),
-        json!({"input_ids": [20, 30, 40, 50], "labels": [-100, -100, 40, 50]}),
-    ];
-    (0..20).map(|row| rows[row % rows.len()].to_string() + "\n").collect()
-}
-
-/// A folder with a model, rows and a configuration.
-fn workspace() -> Workspace {
-    let workspace = Workspace::new();
-    workspace.model("base");
-    workspace.write("rows.jsonl", rows());
-    workspace.write("run.toml", CONFIG);
-    workspace
-}
-
-fn train(workspace: &Workspace) -> PathBuf {
-    workspace.run(&["train", "run.toml", "--run-dir", "run", "--quiet"]).exits(0);
-    workspace.path("run/adapter")
-}
-
-fn assert_silent(stream: &str) {
-    assert!(stream.is_empty(), "{stream}");
-}
+use serde_json::Value;
+use support::prepared::{CONFIG, assert_silent, replace, train, truncate, workspace};
+use support::workspace::{Workspace, golden, snapshot, steps};
 
 #[test]
 fn train_writes_a_run_that_its_own_config_repeats() {
@@ -108,6 +57,7 @@ fn train_writes_a_run_that_its_own_config_repeats() {
 #[test]
 fn train_trains_every_weight_and_random_models() {
     let workspace = workspace();
+    replace(&workspace, "run.toml", "r = 4", "");
     let full =
         ["train", "run.toml", "--set", "adapter.method=\"full\"", "--set", "optimizer.learning_rate=1e-3"];
     workspace.run(&[&full[..], &["--run-dir", "full"]].concat()).exits(0);
@@ -174,17 +124,6 @@ fn folders_of_others_in_a_run_directory_are_left_alone() {
 
 /// A way to break a workspace, the exit code, and what the message has to contain.
 type Broken = (&'static str, fn(&Workspace), i32, &'static [&'static str]);
-
-fn replace(workspace: &Workspace, file: &str, from: &str, to: &str) {
-    let text = std::fs::read_to_string(workspace.path(file)).unwrap();
-    assert!(text.contains(from), "{from:?} is not in {file}");
-    workspace.write(file, text.replace(from, to));
-}
-
-fn truncate(workspace: &Workspace, file: &str, keep: usize) {
-    let bytes = std::fs::read(workspace.path(file)).unwrap();
-    workspace.write(file, &bytes[..bytes.len() * keep / 100]);
-}
 
 /// What can be wrong with what a configuration names.
 const BROKEN: &[Broken] = &[
@@ -253,7 +192,7 @@ const BROKEN: &[Broken] = &[
         "nothing supervised",
         |w| drop(w.write("rows.jsonl", "{\"input_ids\": [5, 6], \"labels\": [-100, -100]}\n".repeat(9))),
         1,
-        &["rows.jsonl"],
+        &["no trained token"],
     ),
     (
         "a token too far",
@@ -351,7 +290,7 @@ fn tokenized_rows_need_no_tokenizer() {
     workspace.run(&["train", "run.toml", "--run-dir", "run"]).exits(0);
     let plan = workspace.run(&["plan", "run.toml", "--json"]).exits(0);
     let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
-    assert_eq!(plan["memory"]["adapters"], 2784 * 4);
+    assert_eq!(plan["memory"]["trained"], 2784 * 4);
 }
 
 #[test]
@@ -359,7 +298,7 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let workspace = workspace();
     let outcome = workspace.run(&["plan", "run.toml"]).exits(0);
     for part in
-        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "adapters", "optimizer", "total"]
+        ["4 rows x 64 tokens", "simplify", "kernels in", "GFLOP", "weights", "trained", "optimizer", "total"]
     {
         assert!(outcome.stdout.contains(part), "{part:?} is not in {}", outcome.stdout);
     }
@@ -372,9 +311,9 @@ fn plan_shows_a_step_without_loading_a_weight() {
     let small = plan(&[]);
     let memory = &small["memory"];
     let number = |name: &str| memory[name].as_u64().unwrap();
-    let parts = ["weights", "packed_weights", "adapters", "optimizer", "gradients", "arena"];
+    let parts = ["weights", "packed_weights", "trained", "optimizer", "gradients", "arena"];
     assert_eq!(number("total"), parts.iter().map(|part| number(part)).sum::<u64>());
-    assert_eq!(number("optimizer"), 2 * number("adapters"));
+    assert_eq!(number("optimizer"), 2 * number("trained"));
     assert!(number("arena_lower_bound") <= number("arena"));
     let dispatched: u64 =
         small["kernels"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
@@ -394,142 +333,6 @@ fn plan_shows_a_step_without_loading_a_weight() {
     assert_eq!(plan(&[])["memory"], small["memory"]);
     workspace.run(&["plan", "run.toml", "--set", "train.batch_size=0"]).exits(2).says(&["batch_size"]);
     workspace.run(&["plan", "absent.toml"]).exits(2).says(&["absent.toml"]);
-}
-
-fn generate(workspace: &Workspace, arguments: &[&str]) -> Outcome {
-    workspace.run(
-        &[&["generate", "--threads", "2", "--max-tokens", "12", "--prompt", "Define love"], arguments]
-            .concat(),
-    )
-}
-
-#[test]
-fn generate_answers_with_and_without_an_adapter() {
-    let workspace = workspace();
-    train(&workspace);
-    let base = generate(&workspace, &["--model", "base"]).exits(0).says(&["12 tokens", "tokens/s"]);
-    assert_eq!(
-        base.stdout,
-        generate(&workspace, &["--model", "base"]).exits(0).stdout,
-        "greedy decoding is certain"
-    );
-    let adapted = generate(&workspace, &["--model", "base", "--adapter", "run/adapter"]).exits(0);
-    assert_ne!(base.stdout, adapted.stdout, "the adapter changes nothing");
-    let both = generate(&workspace, &["--model", "base", "--adapter", "run/adapter", "--compare"]).exits(0);
-    assert_eq!(both.stdout, format!("--- base\n{}--- adapted\n{}", base.stdout, adapted.stdout));
-
-    let warm = |seed: &str| {
-        let sampling = ["--model", "base", "--temperature", "1.5", "--top-p", "0.9", "--seed", seed];
-        generate(&workspace, &sampling).exits(0).stdout
-    };
-    assert_eq!(warm("1"), warm("1"));
-    assert_ne!(warm("1"), warm("2"));
-    let raw = generate(&workspace, &["--model", "base", "--raw"]).exits(0).stdout;
-    assert_ne!(raw, base.stdout, "the chat template is applied unless --raw");
-    let system = generate(&workspace, &["--model", "base", "--system", "Be brief."]).exits(0).stdout;
-    assert_ne!(system, base.stdout);
-}
-
-#[test]
-fn generate_refuses_what_it_cannot_do() {
-    let workspace = workspace();
-    let refused = |arguments: &[&str], code: i32, says: &[&str]| {
-        let outcome = generate(&workspace, arguments).exits(code).says(says);
-        assert_silent(&outcome.stdout);
-        assert!(!outcome.stderr.contains("internal"), "{}", outcome.stderr);
-    };
-    refused(&["--model", "nowhere"], 2, &["nowhere"]);
-    refused(&["--model", "rows.jsonl"], 2, &["rows.jsonl"]);
-    refused(&["--model", "base", "--adapter", "nowhere"], 1, &["nowhere"]);
-    let stranger = golden("gqa_tied/adapter");
-    refused(&["--model", "base", "--adapter", stranger.to_str().unwrap()], 1, &["lora_A"]);
-    refused(&["--model", "base", "--compare"], 2, &["--adapter"]);
-    refused(&["--model", "base", "--temperature", "-1"], 2, &["temperature"]);
-    refused(&["--model", "base", "--temperature", "inf"], 2, &["temperature"]);
-    refused(&["--model", "base", "--top-p", "0"], 2, &["top-p"]);
-    refused(&["--model", "base", "--top-p", "nan"], 2, &["top-p"]);
-    refused(&["--model", golden("gqa_tied/base").to_str().unwrap()], 1, &["tokenizer"]);
-    let long = "word ".repeat(400);
-    let outcome = workspace.run(&["generate", "--model", "base", "--prompt", &long]).exits(2);
-    assert_silent(&outcome.says(&["prompt", "128"]).stdout);
-    // More than fits is cut to the model's context and takes no memory.
-    let endless = ["generate", "--model", "base", "--prompt", "Hi", "--max-tokens", "1000000000000"];
-    workspace.run(&endless).exits(0);
-}
-
-/// The prediction for the last of `ids`, [vocab].
-fn logits(model: &OpenModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<f64> {
-    let executor = executor(two_threads());
-    block_on(executor.set_weights(model.weight_loader())).unwrap();
-    let trained = adapter.map_or(Trained::Nothing, |folder| {
-        let (trained, values) = model.adapter(folder).unwrap();
-        block_on(executor.set_states(values.into_iter().collect())).unwrap();
-        trained
-    });
-    let graph = ComputationGraph::new();
-    let parameters = Parameters::new(&graph, &trained, DType::F32, None);
-    let hidden = model.decoder.hidden_states(&parameters, &Tokens::packed(&graph, 1, ids.len(), 64));
-    let logits = hidden.linear(&model.decoder.head(&parameters));
-    let tensor = |values: Vec<u32>| HostTensor::u32(&[ids.len()], values).unwrap();
-    let inputs = StepInputs::from([
-        ("input_ids".into(), tensor(ids.to_vec())),
-        ("positions".into(), tensor((0..ids.len() as u32).collect())),
-        ("segments".into(), tensor(vec![0; ids.len()])),
-    ]);
-    compute(&executor, &[logits], &inputs, false)[0].to_f64()
-}
-
-#[test]
-fn merged_equals_unmerged() {
-    let workspace = workspace();
-    let adapter = train(&workspace);
-    let outcome =
-        workspace.run(&["merge", "--model", "base", "--adapter", "run/adapter", "--out", "merged"]).exits(0);
-    assert_eq!(outcome.stdout.trim(), "merged");
-    outcome.says(&["14 layers"]);
-    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        assert!(workspace.path("merged").join(name).exists(), "{name}");
-    }
-    let unmerged = generate(&workspace, &["--model", "base", "--adapter", "run/adapter"]).exits(0).stdout;
-    assert_eq!(generate(&workspace, &["--model", "merged"]).exits(0).stdout, unmerged);
-    assert_ne!(generate(&workspace, &["--model", "base"]).exits(0).stdout, unmerged);
-
-    let open = |name: &str| OpenModel::named(workspace.path(name).to_str().unwrap()).unwrap();
-    let ids: Vec<u32> = (10..30).collect();
-    let expected = logits(&open("base"), Some(&adapter), &ids);
-    let error = relative_error(&logits(&open("merged"), None, &ids), &expected, 0.0);
-    assert!(error < 1e-5, "logits are {error:e} away");
-    let change = relative_error(&logits(&open("base"), None, &ids), &expected, 0.0);
-    assert!(change > 1e-2, "the adapter changes logits by {change:e} only");
-    let same = |name: &str| {
-        tensors(&workspace.path(name).join("model.safetensors"))["model.embed_tokens.weight"].clone()
-    };
-    assert!(same("base") == same("merged"), "the embedding has no adapter");
-}
-
-#[test]
-fn merge_overwrites_nothing_and_leaves_nothing_half_done() {
-    let workspace = workspace();
-    train(&workspace);
-    workspace.write("taken/mine.txt", "mine");
-    workspace.write("file", "mine");
-    let merge = |model: &str, adapter: &str, out: &str| {
-        workspace.run(&["merge", "--model", model, "--adapter", adapter, "--out", out])
-    };
-    for out in ["taken", "file", "base"] {
-        let before = snapshot(&workspace.path(""));
-        assert_silent(&merge("base", "run/adapter", out).exits(2).says(&[out, "exists"]).stdout);
-        assert!(snapshot(&workspace.path("")) == before);
-    }
-    let stranger = golden("gqa_tied/adapter");
-    merge("base", stranger.to_str().unwrap(), "out").exits(1).says(&["lora_A"]);
-    merge("base", "nowhere", "out").exits(1).says(&["nowhere"]);
-    merge("nowhere", "run/adapter", "out").exits(2).says(&["nowhere"]);
-    truncate(&workspace, "run/adapter/adapter_model.safetensors", 50);
-    merge("base", "run/adapter", "out").exits(1).says(&["adapter_model.safetensors"]);
-    let left: Vec<_> =
-        std::fs::read_dir(workspace.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains("out")), "{left:?}");
 }
 
 #[test]

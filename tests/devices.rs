@@ -170,3 +170,29 @@ fn every_device_generates_the_same_tokens() {
     assert_eq!(tokens(candle()), fused);
     assert_eq!(tokens(cpu(CpuOptions { fused_kernels: false, ..two_threads() })), fused);
 }
+
+#[test]
+fn no_device_applies_a_step_whose_gradient_is_not_finite() {
+    for device in [cpu(two_threads()), candle(), cpu(CpuOptions { fused_kernels: false, ..two_threads() })] {
+        let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
+        let (builder, mut values) = builder(&source, 0.0);
+        let poisoned = lora_b_name("model.layers.0.self_attn.q_proj");
+        let tensor = values[&poisoned].tensor;
+        let infinite = vec![f32::INFINITY; tensor.shape.elements()];
+        values.insert(poisoned, HostTensor::f32(tensor.shape.dims(), infinite).unwrap());
+        let schedule = Schedule {
+            shape: ScheduleShape::Constant,
+            peak: 1e-2,
+            minimum: 0.0,
+            warmup_steps: 0,
+            total_steps: 5,
+        };
+        block_on(async {
+            let executor = open(device, &source).await;
+            let mut trainer = Trainer::new(executor, builder, schedule, 7, values.clone()).await.unwrap();
+            let error = trainer.step(&window(), 0.0).await.unwrap_err();
+            assert_eq!(error.kind(), lazytune::ErrorKind::Diverged);
+            assert_eq!(trainer.trained_values().await.unwrap(), values);
+        });
+    }
+}

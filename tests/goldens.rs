@@ -2,6 +2,8 @@
 //! gradients of the graph, with fused and with plain operations; losses, gradient norms and weights of the real
 //! command.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -57,7 +59,7 @@ fn batch(case: &str) -> GoldenBatch {
 
 /// The model of a case, what is trained, and the values of that.
 fn opened(case: &str) -> (OpenModel, Trained, NamedTensors) {
-    let model = OpenModel::named(golden(case).join("base").to_str().unwrap()).unwrap();
+    let model = OpenModel::named(golden(case).join("base").to_str().unwrap(), None).unwrap();
     let adapter = golden(case).join("adapter");
     let (trained, values) = if adapter.is_dir() {
         model.adapter(&adapter).unwrap()

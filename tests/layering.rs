@@ -1,5 +1,7 @@
 //! Dependencies point one way, foreign crates stay where they belong, and files stay small.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! A run that is killed or interrupted, and resumed, ends with the bits of one that never stopped.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What a training step computes and what it leaves out, and what a whole run keeps to.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +27,7 @@ const ROWS: usize = 3;
 const SEQUENCE: usize = 19;
 
 fn model() -> OpenModel {
-    OpenModel::named(golden("gqa_tied/base").to_str().unwrap()).unwrap()
+    OpenModel::named(golden("gqa_tied/base").to_str().unwrap(), None).unwrap()
 }
 
 fn spec() -> AdapterSpec {
@@ -108,7 +110,7 @@ fn no_frozen_weight_gets_a_gradient() {
     }
     // The same test sees the gradients where all weights are trained.
     let (weights, computed) = shapes(&model, &optimized(&model, Trained::All, StepKind::Only));
-    assert_eq!(weights.iter().filter(|shape| shape.len() > 1 && shape[0] != shape[1]).count(), 8);
+    assert_eq!(weights.iter().filter(|shape| shape.len() > 1 && shape[0] != shape[1]).count(), 6);
     assert!(weights.intersection(&computed).count() >= 4, "{computed:?}");
 }
 

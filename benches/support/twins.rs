@@ -30,10 +30,6 @@ pub struct LockedGraph {
 
 impl Interner for LockedGraph {
     fn insert(&self, node: FrozenNode) -> usize {
-        // A reader's lock first: an interned node costs no exclusive one.
-        if let Some(&known) = self.interned.read().unwrap_or_else(PoisonError::into_inner).get(&node) {
-            return known;
-        }
         let mut interned = self.interned.write().unwrap_or_else(PoisonError::into_inner);
         match interned.entry(node) {
             LockedEntry::Occupied(known) => *known.get(),

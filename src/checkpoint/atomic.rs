@@ -16,7 +16,8 @@ const REPLACED: &str = ".old-";
 ///
 /// If `write` fails, nothing changes at `target`. Its parent is created if missing.
 pub fn write_directory(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = target.parent().unwrap_or(Path::new("."));
+    // The parent of a bare name is the empty path.
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).context(|| format!("creating {}", parent.display()))?;
     let temporary = sibling(target, TEMPORARY)?;
     let replaced = sibling(target, REPLACED)?;

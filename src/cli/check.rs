@@ -2,7 +2,7 @@
 
 use super::arguments::CheckArguments;
 use super::printer::Printer;
-use super::progress::counter;
+use super::progress::{counter, downloads};
 use crate::config;
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
@@ -15,7 +15,8 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
     printer.data(&format!("configuration  {} is valid", file.path.display()));
     let mut problems = Vec::new();
-    let model = kept(OpenModel::open(&config.model, config.train.seed), &mut problems);
+    let model =
+        kept(OpenModel::open(&config.model, config.train.seed, Some(downloads(printer))), &mut problems);
     let mut tokenizer: Option<ChatTokenizer> = None;
     if let Some(model) = &model {
         printer.data(&format!("model          {} parameters, {}", model.parameters(), model.name));

@@ -2,6 +2,7 @@
 
 use super::arguments::GenerateArguments;
 use super::printer::Printer;
+use super::progress::downloads;
 use crate::data::{ChatTokenizer, Message};
 use crate::error::{Error, Result};
 use crate::executor::AsyncGraphExecutor;
@@ -11,7 +12,7 @@ use crate::train::model::{OpenModel, open_executor};
 
 pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()> {
     let sampling = sampling(arguments)?;
-    let model = OpenModel::named(&arguments.model)?;
+    let model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
     let tokenizer = model.tokenizer()?;
     let prompt = prompt(arguments, &tokenizer)?;
     let limit = limit(arguments, &model, prompt.len())?;

@@ -2,6 +2,7 @@
 
 use super::arguments::MergeArguments;
 use super::printer::Printer;
+use super::progress::downloads;
 use crate::adapter::{merge::merge_into, peft};
 use crate::checkpoint::atomic;
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ pub fn run(arguments: &MergeArguments, printer: &Printer) -> Result<()> {
         let message = format!("{} exists already", arguments.out.display());
         return Err(Error::user(message).hint("choose another --out, or remove the folder first"));
     }
-    let model = OpenModel::named(&arguments.model)?;
+    let model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
     let source = &model.source;
     let adapter = peft::read(&arguments.adapter, &source.config.linear_modules())?;
     printer.note(&format!("merging {} layers into {}", adapter.layers.len(), model.name));

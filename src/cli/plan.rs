@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arguments::PlanArguments;
 use super::printer::Printer;
-use super::progress::bytes;
+use super::progress::{bytes, downloads};
 use crate::config::{self, Method, RunConfig};
 use crate::error::{Error, Result};
 use crate::executor::{CpuOptions, CpuTarget, kind_of};
@@ -20,7 +20,7 @@ use crate::train::{PlannedMemory, StepBuilder, StepKind};
 pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let file = &arguments.config;
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
-    let model = OpenModel::open(&config.model, config.train.seed)?;
+    let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
     let sequence = arguments.sequence.unwrap_or(config.data.max_length);
     let report = report(&config, &model, sequence)?;
     if arguments.json {

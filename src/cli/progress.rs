@@ -1,11 +1,13 @@
 //! Progress for people: a bar on a terminal, plain lines elsewhere.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printer::Printer;
 use crate::metrics::{EvaluationReport, Event, Sink, StepReport};
+use crate::model::hub::DownloadProgress;
 
 /// Shows a run's events on standard error.
 pub struct Progress {
@@ -129,4 +131,30 @@ pub fn counter(
     bar.enable_steady_tick(Duration::from_millis(100));
     let counted = bar.clone();
     (bar, move |count| counted.set_position(count as u64))
+}
+
+/// Shows downloads from the hub: a bar on a terminal, else a line for each file.
+pub fn downloads(printer: &Printer) -> DownloadProgress {
+    let bar = if printer.terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}")
+    {
+        bar.set_style(style);
+    }
+    let (printer, current) = (printer.clone(), Mutex::new(String::new()));
+    Arc::new(move |file, done, total| {
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != file {
+            file.clone_into(&mut current);
+            bar.set_prefix(file.to_owned());
+            if bar.is_hidden() {
+                printer.note(&format!("downloading {file} ({})", bytes(usize::try_from(total).unwrap_or(0))));
+            }
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+        if done >= total && total > 0 {
+            bar.finish_and_clear();
+        }
+    })
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::TrainArguments;
 use super::printer::Printer;
-use super::progress::{Progress, counter};
+use super::progress::{Progress, counter, downloads};
 use crate::checkpoint;
 use crate::config::{self, RunConfig};
 use crate::error::{Error, Result, ResultExt};
 use crate::metrics::{JsonLines, Recorder};
+use crate::train::model::OpenModel;
 use crate::train::setup::setup;
 use crate::train::{self, Control};
 
@@ -20,7 +21,8 @@ pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
         refuse_to_overwrite(&run_dir)?;
     }
     let (counting, mut counted) = counter(printer, "tokenizing", "rows");
-    let setup = setup(config, resume.as_ref(), &mut counted).await?;
+    let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
+    let setup = setup(config, model, resume.as_ref(), &mut counted).await?;
     counting.finish_and_clear();
     std::fs::create_dir_all(&run_dir).context(|| format!("creating {}", run_dir.display()))?;
     let resolved = run_dir.join("config.toml");

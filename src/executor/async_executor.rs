@@ -157,6 +157,15 @@ impl AsyncGraphExecutor {
         self.with_engine(move |engine| Ok(std::mem::replace(&mut engine.observer, observer))).await
     }
 
+    /// Hits and misses of the tensor cache.
+    ///
+    /// # Errors
+    /// An internal error if the executor's thread is gone.
+    pub async fn tensor_cache(&self) -> Result<CacheCounts> {
+        let counters = self.counters().await?;
+        Ok(CacheCounts { hits: counters.tensor_cache_hits, misses: counters.tensor_cache_misses })
+    }
+
     /// The device's counts of cache hits and bytes.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ impl Sampler {
         Self { sampling, random: ChaCha8Rng::seed_from_u64(sampling.seed) }
     }
 
-    /// The chosen index of `logits` [vocab]; 0 if they are empty.
+    /// The chosen index of `logits` `[vocab]`; 0 if they are empty.
     pub fn next(&mut self, logits: &[f32]) -> u32 {
         let mut ranked: Vec<(u32, f64)> =
             (0u32..).zip(logits.iter().map(|&logit| f64::from(logit))).collect();

@@ -5,7 +5,7 @@ use super::operation::{AttentionSpec, LowRank, Operation};
 use super::tensor_type::Scalar;
 
 impl LazyTensor {
-    /// (self [n, d], weight [d]) -> [n, d]
+    /// (self [n, d], weight `[d]`) -> [n, d]
     #[track_caller]
     pub fn rms_norm(&self, weight: &Self, epsilon: f64) -> Self {
         self.then(Operation::RmsNorm { epsilon: Scalar(epsilon) }, &[weight])

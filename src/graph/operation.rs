@@ -127,15 +127,15 @@ pub enum Operation {
         transpose_left: bool,
         transpose_right: bool,
     },
-    /// (table [rows, width], ids u32 [n]) -> [n, width]; an id of [`IGNORE_TARGET`] gives zeros.
+    /// (table [rows, width], ids u32 `[n]`) -> [n, width]; an id of [`IGNORE_TARGET`] gives zeros.
     Embedding,
-    /// (ids u32 [n], values [n, width]) -> [rows, width]: sums the values of equal ids.
+    /// (ids u32 `[n]`, values [n, width]) -> [rows, width]: sums the values of equal ids.
     ScatterRows {
         rows: usize,
     },
-    /// (x [n, m], ids u32 [n]) -> [n, 1]: one element of each row; [`IGNORE_TARGET`] gives 0.
+    /// (x [n, m], ids u32 `[n]`) -> [n, 1]: one element of each row; [`IGNORE_TARGET`] gives 0.
     TakeLast,
-    /// (values [n, 1], ids u32 [n]) -> [n, size]: zero but for one element of each row.
+    /// (values [n, 1], ids u32 `[n]`) -> [n, size]: zero but for one element of each row.
     ScatterLast {
         size: usize,
     },
@@ -145,13 +145,13 @@ pub enum Operation {
         seq: usize,
         dtype: DType,
     },
-    /// (start u32 [1]) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cache row j <= start + i.
+    /// (start u32 `[1]`) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cache row j <= start + i.
     CacheMask {
         seq: usize,
         capacity: usize,
         dtype: DType,
     },
-    /// (seed u32 [2]) -> shape: 0 with the given probability, else 1 / (1 - probability); `stream` tells nodes apart.
+    /// (seed u32 `[2]`) -> shape: 0 with the given probability, else 1 / (1 - probability); `stream` tells nodes apart.
     DropoutMask {
         stream: u32,
         probability: Scalar,
@@ -160,11 +160,11 @@ pub enum Operation {
     },
 
     // Fused operations and their gradients.
-    /// (x [n, d], weight [d]) -> [n, d]: x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019, arXiv:1910.07467).
+    /// (x [n, d], weight `[d]`) -> [n, d]: x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019, arXiv:1910.07467).
     RmsNorm {
         epsilon: Scalar,
     },
-    /// (x, weight, dy) -> dx, and dweight [d] as a second output where `weight_gradient`.
+    /// (x, weight, dy) -> dx, and dweight `[d]` as a second output where `weight_gradient`.
     RmsNormGrad {
         epsilon: Scalar,
         weight_gradient: bool,
@@ -175,12 +175,12 @@ pub enum Operation {
         head_dim: usize,
         inverse: bool,
     },
-    /// (q [n, heads * head_dim], k [n, kv_heads * head_dim], v [..], segments u32 [n])
+    /// (q [n, heads * head_dim], k [n, kv_heads * head_dim], v [..], segments u32 `[n]`)
     /// -> out [n, heads * head_dim], log-sum-exp of the scaled scores f32 [n, heads].
     Attention(AttentionSpec),
     /// (q, k, v, segments, out, log-sum-exp, dout) -> dq, dk, dv (Dao 2023, arXiv:2307.08691).
     AttentionGrad(AttentionSpec),
-    /// (q [n, heads * head_dim], keys [capacity, kv_heads * head_dim], values, start u32 [1]) -> [n, heads * head_dim].
+    /// (q [n, heads * head_dim], keys [capacity, kv_heads * head_dim], values, start u32 `[1]`) -> [n, heads * head_dim].
     /// Decoding: query i stands at position start + i and sees cached keys 0..=start + i. `batch` is 1, `seq` is n.
     CachedAttention(AttentionSpec),
     /// (gate [n, f], up [n, f]) -> silu(gate) * up (Shazeer 2020, arXiv:2002.05202).
@@ -194,21 +194,21 @@ pub enum Operation {
         low_rank: Option<LowRank>,
         residual: bool,
     },
-    /// (hidden [n, d], weight [vocab, d], targets u32 [n]) -> loss f32 [n], 0 at ignored targets.
+    /// (hidden [n, d], weight [vocab, d], targets u32 `[n]`) -> loss f32 `[n]`, 0 at ignored targets.
     ProjectedCrossEntropy,
-    /// (hidden, weight, targets, dloss f32 [n]) -> loss f32 [n], log-sum-exp f32 [n], dhidden [n, d].
+    /// (hidden, weight, targets, dloss f32 `[n]`) -> loss f32 `[n]`, log-sum-exp f32 `[n]`, dhidden [n, d].
     /// Where the weight is packed, a fifth input is the weight packed the other way.
     ProjectedCrossEntropyGrad,
     /// (hidden, weight, targets, dloss, log-sum-exp) -> dweight [vocab, d].
     ProjectedCrossEntropyWeightGrad,
-    /// (any number of tensors) -> f32 [1]: the sum of the squares of all elements.
+    /// (any number of tensors) -> f32 `[1]`: the sum of the squares of all elements.
     SumOfSquares,
-    /// (parameter state, gradient, first moment state, second moment state, learning rate f32 [1], step number f32 [1]
-    /// counted from 1, factor for the gradient f32 [1]): updates the three states.
+    /// (parameter state, gradient, first moment state, second moment state, learning rate f32 `[1]`, step number f32 `[1]`
+    /// counted from 1, factor for the gradient f32 `[1]`): updates the three states.
     AdamW(AdamWSpec),
     /// (state, value): the state becomes the value.
     Assign,
-    /// (state [capacity, width], rows [n, width], start u32 [1]): rows start.. of the state are replaced.
+    /// (state [capacity, width], rows [n, width], start u32 `[1]`): rows start.. of the state are replaced.
     WriteRows,
 
     // Layout and structure.

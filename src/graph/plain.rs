@@ -109,7 +109,7 @@ impl LazyTensor {
         self.then(Operation::Reduce { reduction: Reduction::Max, axis }, &[])
     }
 
-    /// The sum of all elements, as [1].
+    /// The sum of all elements, as `[1]`.
     #[track_caller]
     pub fn sum_all(&self) -> Self {
         self.reshape(&[self.shape().elements()]).sum(0)
@@ -132,7 +132,7 @@ impl LazyTensor {
         self.then(Operation::MatMul { transpose_left: true, transpose_right: false }, &[right])
     }
 
-    /// Rows of this table [rows, width] named by ids u32 [n].
+    /// Rows of this table [rows, width] named by ids u32 `[n]`.
     #[track_caller]
     pub fn embedding(&self, ids: &Self) -> Self {
         self.then(Operation::Embedding, &[ids])

@@ -16,7 +16,7 @@ pub struct AdamWStates {
     pub second_moment: Out<f32>,
 }
 
-/// The numbers that change from step to step, f32 [1] each.
+/// The numbers that change from step to step, f32 `[1]` each.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     pub learning_rate: In<f32>,

@@ -33,7 +33,7 @@ fn inverse_rms<E: Element>(x: &[E], epsilon: f32) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
 }
 
-/// (x [n, d], weight [d]) -> x / sqrt(mean(x^2) + epsilon) * weight
+/// (x [n, d], weight `[d]`) -> x / sqrt(mean(x^2) + epsilon) * weight
 #[derive(Debug)]
 pub struct RmsNorm<E, W> {
     epsilon: f32,
@@ -78,7 +78,7 @@ impl<E: Element, W: Element> Body for RmsNorm<E, W> {
     }
 }
 
-/// (x [n, d], weight [d], dy [n, d]) -> dx [n, d], and dweight [d] where wanted.
+/// (x [n, d], weight `[d]`, dy [n, d]) -> dx [n, d], and dweight `[d]` where wanted.
 #[derive(Debug)]
 pub struct RmsNormGrad<E, W> {
     epsilon: f32,

@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Independent partial sums, so that additions overlap.
 const STRIPES: usize = 16;
 
-/// (any number of tensors) -> f32 [1]. One part: a sum is never split. Accumulates in f64.
+/// (any number of tensors) -> f32 `[1]`. One part: a sum is never split. Accumulates in f64.
 #[derive(Debug)]
 pub struct SumOfSquares<E> {
     tensors: Vec<In<E>>,

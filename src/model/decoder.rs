@@ -31,9 +31,9 @@ pub struct DecoderSpec {
 pub struct Tokens {
     pub batch: usize,
     pub seq: usize,
-    /// u32 [n]
+    /// u32 `[n]`
     pub input_ids: LazyTensor,
-    /// Position of each token in its segment, u32 [n].
+    /// Position of each token in its segment, u32 `[n]`.
     pub positions: LazyTensor,
     /// The longest context in use: how many positions the rope tables cover.
     pub max_positions: usize,
@@ -43,9 +43,9 @@ pub struct Tokens {
 /// What a token attends to.
 #[derive(Debug, Clone)]
 pub enum Context {
-    /// Earlier tokens of its own segment in its own row; u32 [n].
+    /// Earlier tokens of its own segment in its own row; u32 `[n]`.
     Segments(LazyTensor),
-    /// Everything in a cache of keys and values, which these tokens extend from row `start` (u32 [1]) on.
+    /// Everything in a cache of keys and values, which these tokens extend from row `start` (u32 `[1]`) on.
     Cache { start: LazyTensor, capacity: usize },
 }
 

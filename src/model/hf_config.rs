@@ -89,7 +89,9 @@ fn architecture(fields: &Fields) -> Result<Architecture> {
     match (class, model_type) {
         (Some("LlamaForCausalLM"), None | Some("llama")) | (None, Some("llama")) => Ok(Architecture::Llama),
         (class, model_type) => {
-            let name = class.or(model_type).unwrap_or("missing");
+            // A known class with another model_type is not what it says.
+            let contradicted = model_type.filter(|_| class == Some(Architecture::Llama.class_name()));
+            let name = contradicted.or(class).or(model_type).unwrap_or("missing");
             Err(Error::data(format!("the architecture {name} is not supported"))
                 .hint("supported: LlamaForCausalLM (Llama, SmolLM2, TinyLlama and relatives)"))
         }

@@ -14,7 +14,7 @@ pub struct AdamW {
 
 /// The end of a training step.
 pub struct Update {
-    /// Global norm of all gradients before clipping, [1].
+    /// Global norm of all gradients before clipping, `[1]`.
     pub grad_norm: LazyTensor,
     /// One node per trained value, to be run for its effect.
     pub effects: Vec<LazyTensor>,
@@ -32,7 +32,7 @@ pub fn second_moment_name(parameter: &str) -> String {
 
 impl AdamW {
     /// Clips `gradients` together and updates every named parameter. Takes the inputs `learning_rate` and `step`, both
-    /// [1]; `step` counts from 1.
+    /// `[1]`; `step` counts from 1.
     pub fn update(&self, parameters: &[(String, LazyTensor)], gradients: &[LazyTensor]) -> Option<Update> {
         let (first, others) = gradients.split_first()?;
         let squares = first.then(Operation::SumOfSquares, &others.iter().collect::<Vec<_>>());

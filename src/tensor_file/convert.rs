@@ -2,6 +2,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use safetensors::Dtype;
 
 use super::RangeFile;
 use crate::error::Result;
@@ -26,12 +27,12 @@ impl FloatType {
         }
     }
 
-    /// The name in a safetensors header.
-    pub fn safetensors_name(self) -> &'static str {
+    /// The type in a safetensors header.
+    pub fn safetensors_type(self) -> Dtype {
         match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
         }
     }
 
@@ -44,11 +45,11 @@ impl FloatType {
         }
     }
 
-    pub(super) fn from_safetensors_name(name: &str) -> Option<Self> {
-        match name {
-            "F32" => Some(Self::F32),
-            "F16" => Some(Self::F16),
-            "BF16" => Some(Self::Bf16),
+    pub(super) fn from_safetensors(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::BF16 => Some(Self::Bf16),
             _ => None,
         }
     }

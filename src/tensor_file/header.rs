@@ -1,9 +1,6 @@
-//! The header of a safetensors file: eight bytes of length, then JSON.
+//! The header of a safetensors file: eight bytes of length, then JSON that the safetensors crate parses and checks.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use safetensors::tensor::Metadata;
 
 use super::RangeFile;
 use crate::error::{Error, Result, ResultExt};
@@ -11,23 +8,13 @@ use crate::error::{Error, Result, ResultExt};
 /// The format's own limit on the header, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// One tensor as the header describes it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct RawEntry {
-    pub dtype: String,
-    pub shape: Vec<usize>,
-    /// First byte and the byte after the last, counted from the end of the header.
-    pub data_offsets: [u64; 2],
-}
-
 /// The header's tensors, and where the data starts in the file.
 pub(super) struct Header {
-    pub entries: BTreeMap<String, RawEntry>,
-    pub metadata: BTreeMap<String, String>,
+    pub tensors: Metadata,
     pub data_start: u64,
 }
 
-/// Reads and checks the header: every byte of the data belongs to exactly one tensor.
+/// Reads and checks the header: every byte of the data belongs to exactly one tensor of that size.
 pub(super) fn read(file: &RangeFile) -> Result<Header> {
     read_unnamed(file).context(|| format!("reading {}", file.path().display())).map_err(|error| {
         error.hint("the file is damaged or is not a safetensors file: download or copy it again")
@@ -49,42 +36,14 @@ fn read_unnamed(file: &RangeFile) -> Result<Header> {
     }
     let mut text = vec![0; length as usize];
     file.read_at(8, &mut text)?;
-    let map: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|error| Error::data(format!("the header is not valid JSON: {error}")))?;
+    let tensors: Metadata = serde_json::from_slice(&text)
+        .map_err(|error| Error::data(format!("the header is not valid: {error}")))?;
     let data_start = 8 + length;
-    let mut header = Header { entries: BTreeMap::new(), metadata: BTreeMap::new(), data_start };
-    for (name, value) in map {
-        if name == "__metadata__" {
-            header.metadata = serde_json::from_value(value)
-                .map_err(|error| Error::data(format!("the header's __metadata__ is not text: {error}")))?;
-        } else {
-            let entry = serde_json::from_value(value)
-                .map_err(|error| Error::data(format!("the header's entry for {name} is wrong: {error}")))?;
-            header.entries.insert(name, entry);
-        }
-    }
-    check_offsets(&header.entries, file.length() - data_start)?;
-    Ok(header)
-}
-
-/// Tensors lie one after the other, without overlap or holes, and end where the file ends.
-fn check_offsets(entries: &BTreeMap<String, RawEntry>, data_length: u64) -> Result<()> {
-    let mut in_order: Vec<_> = entries.iter().collect();
-    in_order.sort_by_key(|(_, entry)| entry.data_offsets);
-    let mut position = 0;
-    for (name, entry) in in_order {
-        let [start, end] = entry.data_offsets;
-        if start != position || end < start {
-            return Err(Error::data(format!(
-                "tensor {name} lies at bytes {start}..{end}, but the data before it ends at {position}"
-            )));
-        }
-        position = end;
-    }
-    if position != data_length {
+    let (described, held) = (tensors.data_len() as u64, file.length() - data_start);
+    if described != held {
         return Err(Error::data(format!(
-            "the header describes {position} bytes of data, but the file holds {data_length}"
+            "the header describes {described} bytes of data, but the file holds {held}"
         )));
     }
-    Ok(())
+    Ok(Header { tensors, data_start })
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::header::{self, RawEntry};
-use super::{FloatType, RangeFile};
+use safetensors::tensor::TensorInfo;
+
+use super::{FloatType, RangeFile, header};
 use crate::error::{Error, Result};
 
 /// A safetensors file whose header has been read and checked.
@@ -31,12 +32,11 @@ impl SafetensorsFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = RangeFile::open(path)?;
         let header = header::read(&file)?;
-        let mut entries = BTreeMap::new();
-        for (name, raw) in header.entries {
-            let entry = TensorEntry::check(&file, &name, raw, header.data_start)?;
-            entries.insert(name, entry);
-        }
-        Ok(Self { file, entries, metadata: header.metadata })
+        let entries = header.tensors.tensors().into_iter();
+        let entries = entries.map(|(name, info)| (name, TensorEntry::new(info, header.data_start))).collect();
+        let metadata =
+            header.tensors.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone()));
+        Ok(Self { file, entries, metadata: metadata.collect() })
     }
 
     pub fn path(&self) -> &Path {
@@ -92,23 +92,15 @@ impl SafetensorsFile {
 }
 
 impl TensorEntry {
-    fn check(file: &RangeFile, name: &str, raw: RawEntry, data_start: u64) -> Result<Self> {
-        let float_type = FloatType::from_safetensors_name(&raw.dtype);
-        let [start, end] = raw.data_offsets;
-        if let Some(float_type) = float_type {
-            let elements = raw.shape.iter().try_fold(1_u64, |product, &d| product.checked_mul(d as u64));
-            let bytes = elements.and_then(|elements| elements.checked_mul(float_type.size() as u64));
-            if bytes != Some(end - start) {
-                return Err(Error::data(format!(
-                    "{}: tensor {name} is {} {:?}, but has {} bytes",
-                    file.path().display(),
-                    raw.dtype,
-                    raw.shape,
-                    end - start
-                )));
-            }
+    fn new(info: &TensorInfo, data_start: u64) -> Self {
+        let (start, end) = info.data_offsets;
+        let type_name = info.dtype.to_string();
+        Self {
+            shape: info.shape.clone(),
+            float_type: FloatType::from_safetensors(info.dtype),
+            type_name,
+            offset: data_start + start as u64,
+            bytes: (end - start) as u64,
         }
-        let offset = data_start + start;
-        Ok(Self { shape: raw.shape, float_type, type_name: raw.dtype, offset, bytes: end - start })
     }
 }

@@ -1,13 +1,13 @@
 //! Writing a safetensors file tensor by tensor, without holding it in memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, json};
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::FloatType;
-use super::header::RawEntry;
 use crate::error::{Error, Result};
 
 /// A tensor's name and row-major shape.
@@ -39,22 +39,23 @@ pub struct SafetensorsWriter {
 impl SafetensorsWriter {
     /// Creates `path` and writes the header; `tensors` give the order in which values must follow.
     pub fn create(path: &Path, tensors: Vec<(TensorSpec, FloatType)>) -> Result<Self> {
-        let mut header = Map::new();
-        // Python's readers expect this note on who may load the file.
-        header.insert("__metadata__".into(), json!({ "format": "pt" }));
         let mut position = 0;
-        for (spec, float_type) in &tensors {
-            let end = position + (spec.elements() * float_type.size()) as u64;
-            let raw = RawEntry {
-                dtype: float_type.safetensors_name().into(),
-                shape: spec.shape.clone(),
-                data_offsets: [position, end],
-            };
-            let value = serde_json::to_value(raw).map_err(|error| Error::internal(error.to_string()))?;
-            if header.insert(spec.name.clone(), value).is_some() {
-                return Err(Error::internal(format!("tensor {} would be written twice", spec.name)));
-            }
-            position = end;
+        let described = tensors.iter().map(|(spec, float_type)| {
+            let end = position + spec.elements() * float_type.size();
+            let data_offsets = (std::mem::replace(&mut position, end), end);
+            let dtype = float_type.safetensors_type();
+            (spec.name.clone(), TensorInfo { dtype, shape: spec.shape.clone(), data_offsets })
+        });
+        let described: Vec<_> = described.collect();
+        // Python's readers expect this note on who may load the file.
+        let note = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let header =
+            Metadata::new(Some(note), described).map_err(|error| Error::internal(error.to_string()))?;
+        if header.tensors().len() != tensors.len() {
+            return Err(Error::internal(format!(
+                "{} would hold two tensors of the same name",
+                path.display()
+            )));
         }
         let mut text = serde_json::to_vec(&header).map_err(|error| Error::internal(error.to_string()))?;
         // The data starts at a multiple of eight bytes.

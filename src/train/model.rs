@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor::candle::CandleDevice;
 use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor, WeightLoader};
 use crate::graph::DType;
-use crate::model::hub::HubOptions;
+use crate::model::hub::{DownloadProgress, HubOptions};
 use crate::model::{
     DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, TokenizerSource, Trained, families, lora_a_name,
     lora_b_name,
@@ -27,11 +27,12 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// Opens what a configuration names; nothing but headers is read.
+    /// Opens what a configuration names; nothing but headers is read. A model on the hub is downloaded first, which
+    /// `progress` is told about.
     ///
     /// # Errors
     /// A data error if the files are missing or damaged, a user error if the hub refuses.
-    pub fn open(section: &ModelSection, seed: u64) -> Result<Self> {
+    pub fn open(section: &ModelSection, seed: u64, progress: Option<DownloadProgress>) -> Result<Self> {
         let (location, name) = match &section.path {
             config::ModelLocation::Folder(path) => {
                 (ModelLocation::Folder(path.clone()), path.display().to_string())
@@ -46,6 +47,7 @@ impl OpenModel {
             token: std::env::var(&section.token_env).ok(),
             cache: section.cache_dir.clone(),
             offline: section.offline,
+            progress,
             ..HubOptions::default()
         };
         let source = match (section.init, &location) {
@@ -64,12 +66,15 @@ impl OpenModel {
         Ok(Self::new(source, name, DType::F32))
     }
 
-    /// Opens a model by path or hub name with default settings.
+    /// Opens a model by path or hub name with default settings; `progress` as in [`Self::open`].
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub fn named(name: &str) -> Result<Self> {
-        let source = ModelSource::open(&ModelLocation::parse(name)?, &HubOptions::default())?;
+    pub fn named(name: &str, progress: Option<DownloadProgress>) -> Result<Self> {
+        let source = ModelSource::open(
+            &ModelLocation::parse(name)?,
+            &HubOptions { progress, ..HubOptions::default() },
+        )?;
         Ok(Self::new(source, name.to_owned(), DType::F32))
     }
 

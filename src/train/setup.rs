@@ -47,10 +47,10 @@ pub struct Setup {
 /// A user or data error that says what does not fit; nothing has been written then.
 pub async fn setup(
     config: RunConfig,
+    model: OpenModel,
     resume: Option<&PathBuf>,
     counted: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Setup> {
-    let model = OpenModel::open(&config.model, config.train.seed)?;
     let tokenizer = open_tokenizer(&config, &model)?;
     let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;
     train.check_vocabulary(model.source.config.vocab_size)?;

@@ -87,10 +87,10 @@ impl StepBuilder {
         *blake3::hash(format!("{self:?} {kind:?}").as_bytes()).as_bytes()
     }
 
-    /// Builds the graph. Inputs are those of [`Tokens::packed`], `targets` u32 [n], `loss_scale` [1], `dropout_seed`
-    /// u32 [2] where there is dropout, and for updates `learning_rate` and `step` [1].
+    /// Builds the graph. Inputs are those of [`Tokens::packed`], `targets` u32 `[n]`, `loss_scale` `[1]`, `dropout_seed`
+    /// u32 `[2]` where there is dropout, and for updates `learning_rate` and `step` `[1]`.
     ///
-    /// Outputs: the scaled sum of losses [1], and for updates the norm of the gradients [1].
+    /// Outputs: the scaled sum of losses `[1]`, and for updates the norm of the gradients `[1]`.
     ///
     /// # Errors
     /// A shape error if the model's description does not fit together.

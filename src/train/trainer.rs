@@ -70,8 +70,7 @@ impl Trainer {
             let kind = StepKind::of(index, window.batches.len());
             let plan = self.plan(kind, batch)?;
             let mut inputs = self.inputs(batch, scale)?;
-            let micro_step = self.step * window.batches.len() + index;
-            inputs.insert("dropout_seed".into(), self.dropout_seed(micro_step)?);
+            inputs.insert("dropout_seed".into(), self.dropout_seed(index)?);
             inputs.insert("learning_rate".into(), self.number(learning_rate)?);
             inputs.insert("step".into(), self.number((self.step + 1) as f64)?);
             let outcome = self.executor.run(plan, inputs).await?;
@@ -207,10 +206,12 @@ impl Trainer {
         Ok(HostTensor::f64(&[1], vec![value])?.to_dtype(master(self.builder.dtype)))
     }
 
-    /// The run's seed and the micro-batch's number, mixed into two words.
-    fn dropout_seed(&self, micro_step: usize) -> Result<HostTensor> {
-        let seed = (self.seed ^ (self.seed >> 32)) as u32;
-        HostTensor::u32(&[2], vec![seed, micro_step as u32])
+    /// The run's seed mixed with the micro-batch's number in its window, and the step.
+    fn dropout_seed(&self, micro_batch: usize) -> Result<HostTensor> {
+        // Multiples of the golden ratio keep the seeds of neighbours apart.
+        let spread = (micro_batch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = self.seed ^ spread;
+        HostTensor::u32(&[2], vec![(seed ^ (seed >> 32)) as u32, self.step as u32])
     }
 }
 

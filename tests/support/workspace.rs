@@ -92,7 +92,7 @@ impl Workspace {
         let larger = |spec: &lazytune::model::TensorSpec, values: &mut [f32]| {
             source.weights.read_into(&spec.name, &spec.shape, values)?;
             if spec.shape.len() > 1 {
-                values.iter_mut().for_each(|value| *value *= 8.0);
+                values.iter_mut().for_each(|value| *value *= 25.0);
             }
             Ok(())
         };
@@ -112,7 +112,7 @@ fn tiny_config(vocab_size: usize) -> Value {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocab_size, "hidden_size": 16,
         "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
         "rms_norm_eps": 1e-5, "max_position_embeddings": 128, "rope_theta": 10000.0, "eos_token_id": 2,
-        "tie_word_embeddings": true,
+        "tie_word_embeddings": false,
     })
 }
 

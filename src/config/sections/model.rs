@@ -57,7 +57,7 @@ impl Default for RawModel {
     }
 }
 
-/// The base model, checked: see [`RawModel`]'s keys for their meaning.
+/// The base model, checked: see `RawModel`'s keys for their meaning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSection {
     pub path: ModelLocation,

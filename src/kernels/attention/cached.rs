@@ -12,7 +12,7 @@ use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
 
-/// (q [n, heads * head_dim], keys [capacity, kv_heads * head_dim], values, start u32 [1]) -> [n, heads * head_dim]:
+/// (q [n, heads * head_dim], keys [capacity, kv_heads * head_dim], values, start u32 `[1]`) -> [n, heads * head_dim]:
 /// query i stands at position start + i and sees cached keys 0..=start + i.
 #[derive(Debug)]
 pub struct CachedAttention<E> {

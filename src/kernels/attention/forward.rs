@@ -14,7 +14,7 @@ use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
 
-/// (q [n, heads * head_dim], k [n, kv_heads * head_dim], v, segments [n]) -> out [n, heads * head_dim], log-sum-exp of
+/// (q [n, heads * head_dim], k [n, kv_heads * head_dim], v, segments `[n]`) -> out [n, heads * head_dim], log-sum-exp of
 /// the scaled scores [n, heads]; n = batch * seq.
 #[derive(Debug)]
 pub struct Attention<E> {

@@ -32,7 +32,7 @@ pub struct AttentionGradInputs<E> {
     pub k: In<E>,
     /// [n, kv_heads * head_dim]
     pub v: In<E>,
-    /// [n]
+    /// `[n]`
     pub segments: In<u32>,
     /// [n, heads * head_dim]
     pub out: In<E>,

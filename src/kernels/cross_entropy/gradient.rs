@@ -12,9 +12,9 @@ const BLOCK_WORDS: usize = 1536;
 /// What the gradient with respect to the hidden states writes.
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyGradOutputs {
-    /// [tokens]
+    /// `[tokens]`
     pub loss: Out<f32>,
-    /// [tokens]; 0 at ignored targets.
+    /// `[tokens]`; 0 at ignored targets.
     pub log_sum_exp: Out<f32>,
     /// [tokens, width]; 0 at ignored targets.
     pub hidden_gradient: Out<f32>,
@@ -32,7 +32,7 @@ pub struct ProjectedCrossEntropyGrad {
 }
 
 impl ProjectedCrossEntropyGrad {
-    /// `packed_transposed`: the weight packed for gradient x weight; `loss_gradient` f32 [tokens].
+    /// `packed_transposed`: the weight packed for gradient x weight; `loss_gradient` f32 `[tokens]`.
     ///
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.

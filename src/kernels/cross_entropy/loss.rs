@@ -5,7 +5,7 @@ use crate::kernels::matmul::Scratch;
 use crate::kernels::split::expect_len;
 use crate::kernels::{Kernel, Out};
 
-/// loss f32 [tokens]: log-sum-exp of the logits minus the target's; 0 at ignored targets.
+/// loss f32 `[tokens]`: log-sum-exp of the logits minus the target's; 0 at ignored targets.
 #[derive(Debug)]
 pub struct ProjectedCrossEntropy {
     inputs: CrossEntropyInputs,

@@ -39,7 +39,7 @@ pub struct CrossEntropyInputs {
     pub hidden: In<f32>,
     /// The weight [vocab, width], packed for hidden x weight^T.
     pub packed: In<f32>,
-    /// [tokens]; [`crate::graph::IGNORE_TARGET`] where there is nothing to learn. Others outside the vocabulary
+    /// `[tokens]`; [`crate::graph::IGNORE_TARGET`] where there is nothing to learn. Others outside the vocabulary
     /// are taken for ignored too.
     pub targets: In<u32>,
 }

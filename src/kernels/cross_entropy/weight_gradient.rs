@@ -27,7 +27,7 @@ pub struct ProjectedCrossEntropyWeightGrad {
 }
 
 impl ProjectedCrossEntropyWeightGrad {
-    /// `loss_gradient` and `log_sum_exp` f32 [tokens], the latter as `ProjectedCrossEntropyGrad` writes it.
+    /// `loss_gradient` and `log_sum_exp` f32 `[tokens]`, the latter as `ProjectedCrossEntropyGrad` writes it.
     ///
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.

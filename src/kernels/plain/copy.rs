@@ -39,7 +39,7 @@ impl<T: Pod + Send + Sync> Body for Copy<T> {
     }
 }
 
-/// y[i, j, ..] = x[offset + i * strides[0] + j * strides[1] + ..], y row-major: a permutation, a broadcast (stride 0)
+/// y[i, j, ..] = x[offset + i * strides`[0]` + j * strides`[1]` + ..], y row-major: a permutation, a broadcast (stride 0)
 /// or a slice (offset).
 #[derive(Debug)]
 pub struct StridedCopy<T> {

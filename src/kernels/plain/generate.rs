@@ -122,7 +122,7 @@ impl<T: Float> Body for AttentionMask<T> {
     }
 }
 
-/// (start [1]) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cached key j <= start + i,
+/// (start `[1]`) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cached key j <= start + i,
 /// [`MASKED`] elsewhere.
 #[derive(Debug)]
 pub struct CacheMask<T> {
@@ -160,7 +160,7 @@ impl<T: Float> Body for CacheMask<T> {
     }
 }
 
-/// (seed [2]) -> 0 with the given probability, else 1 / (1 - probability).
+/// (seed `[2]`) -> 0 with the given probability, else 1 / (1 - probability).
 ///
 /// The bits come from Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): block i gives
 /// elements 4i..4i + 4, so that every part computes its own.

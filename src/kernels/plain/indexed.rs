@@ -9,7 +9,7 @@ use crate::kernels::simd::Vector;
 use crate::kernels::split::{Split, expect_len};
 use crate::kernels::{In, Out};
 
-/// (table [rows, width], ids [n]) -> [n, width]
+/// (table [rows, width], ids `[n]`) -> [n, width]
 #[derive(Debug)]
 pub struct Embedding<T> {
     width: usize,
@@ -48,7 +48,7 @@ impl<T: Pod + Send + Sync> Body for Embedding<T> {
     }
 }
 
-/// (ids [n], values [n, width]) -> [rows, width]: sums the values of equal ids, in their order.
+/// (ids `[n]`, values [n, width]) -> [rows, width]: sums the values of equal ids, in their order.
 #[derive(Debug)]
 pub struct ScatterRows<T> {
     width: usize,
@@ -94,7 +94,7 @@ impl<T: Float> Body for ScatterRows<T> {
     }
 }
 
-/// (x [n, m], ids [n]) -> [n, 1]: one element of each row.
+/// (x [n, m], ids `[n]`) -> [n, 1]: one element of each row.
 #[derive(Debug)]
 pub struct TakeLast<T> {
     width: usize,
@@ -132,7 +132,7 @@ impl<T: Pod + Send + Sync> Body for TakeLast<T> {
     }
 }
 
-/// (values [n, 1], ids [n]) -> [n, size]: zero but for one element of each row.
+/// (values [n, 1], ids `[n]`) -> [n, size]: zero but for one element of each row.
 #[derive(Debug)]
 pub struct ScatterLast<T> {
     size: usize,

@@ -62,7 +62,7 @@ pub trait Vector: Copy {
     /// Both pointers are the first element of such a block in a matrix with the given values from row to row.
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 
-    /// sums[j] += weights[j] * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
+    /// sums`[j]` += weights`[j]` * the f32 at `base + INDEX * stride + 4 * K` bytes, for INDEX up to 2.
     ///
     /// # Safety
     /// That f32 can be read.
