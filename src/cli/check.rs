@@ -3,7 +3,7 @@
 use super::arguments::CheckArguments;
 use super::printer::Printer;
 use super::progress::{counter, downloads};
-use crate::config;
+use crate::config::{self, ModelLocation, RunConfig};
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
 use crate::train::model::OpenModel;
@@ -33,24 +33,45 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
         }
         tokenizer = kept(open_tokenizer(&config, model), &mut problems).flatten();
     }
-    let (bar, mut counted) = counter(printer, "tokenizing", "rows");
-    let splits = kept(Splits::load(&config.data, tokenizer.as_ref(), &mut counted), &mut problems);
-    bar.finish_and_clear();
-    if let Some(Splits { train, validation }) = splits {
-        for (name, data) in [("training", Some(&train)), ("validation", validation.as_ref())] {
-            let Some(data) = data else { continue };
-            printer.data(&format!(
-                "{name:<14} {} rows, {} tokens, {} of them supervised",
-                data.len(),
-                data.tokens(),
-                data.supervised_tokens()
-            ));
-            if let Some(model) = &model {
-                kept(data.check_vocabulary(model.source.config.vocab_size), &mut problems);
-            }
-        }
+    if model.is_none() {
+        tokenizer = beside_a_damaged_model(&config);
+    }
+    if model.is_some() || tokenizer.is_some() {
+        data(&config, model.as_ref(), tokenizer.as_ref(), &mut problems, printer);
+    } else {
+        printer.data("data           not checked: turning rows into tokens needs the model's tokenizer");
     }
     conclude(problems, printer)
+}
+
+/// A folder's tokenizer may be whole where its weights are not.
+fn beside_a_damaged_model(config: &RunConfig) -> Option<ChatTokenizer> {
+    match &config.model.path {
+        ModelLocation::Folder(folder) => ChatTokenizer::from_folder(folder).ok(),
+        ModelLocation::Gguf(_) | ModelLocation::Hub(_) => None,
+    }
+}
+
+/// Reads and tokenizes all rows.
+fn data(
+    config: &RunConfig,
+    model: Option<&OpenModel>,
+    tokenizer: Option<&ChatTokenizer>,
+    problems: &mut Vec<Error>,
+    printer: &Printer,
+) {
+    let (bar, mut counted) = counter(printer, "tokenizing", "rows");
+    let splits = kept(Splits::load(&config.data, tokenizer, &mut counted), problems);
+    bar.finish_and_clear();
+    let Some(Splits { train, validation }) = splits else { return };
+    for (name, data) in [("training", Some(&train)), ("validation", validation.as_ref())] {
+        let Some(data) = data else { continue };
+        let (rows, tokens, supervised) = (data.len(), data.tokens(), data.supervised_tokens());
+        printer.data(&format!("{name:<14} {rows} rows, {tokens} tokens, {supervised} of them supervised"));
+        if let Some(model) = model {
+            kept(data.check_vocabulary(model.source.config.vocab_size), problems);
+        }
+    }
 }
 
 /// Every problem is printed; the last one decides the exit code.

@@ -24,7 +24,7 @@ pub(in crate::config) struct RawModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cache_dir: Option<PathBuf>,
-    /// Storage and compute type of frozen weights and activations: bf16 halves their memory, f32 is exact.
+    /// Storage and compute type of frozen weights and activations. Only f32 has kernels; bf16 is refused.
     pub dtype: DataType,
     /// Device: "auto" takes Metal or CUDA where lazytune was built with it and finds one, else the CPU.
     pub device: DeviceChoice,
@@ -34,7 +34,7 @@ pub(in crate::config) struct RawModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize", range(min = 1, max = 1024))]
     pub threads: Option<usize>,
-    /// Most memory that a run may plan ("2GiB"); a tight budget trades time for memory. Without it, what the device has.
+    /// Most memory that a step may plan ("2GiB"); one that needs more is refused before it starts. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ByteSize")]
     pub memory_budget: Option<ByteSize>,
