@@ -20,6 +20,8 @@ use lazytune::train::{NamedTensors, StepBuilder, Trainer};
 use support::{Random, block_on, two_threads};
 
 const BASE: &str = "tests/goldens/untied_odd/base";
+const SCHEDULE: Schedule =
+    Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
 
 fn candle() -> Box<dyn Device> {
     Box::new(CandleDevice::new(candle_core::Device::Cpu))
@@ -104,16 +106,9 @@ async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphE
 fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
     let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
     let (builder, values) = builder(&source, dropout);
-    let schedule = Schedule {
-        shape: ScheduleShape::Constant,
-        peak: 1e-2,
-        minimum: 0.0,
-        warmup_steps: 0,
-        total_steps: 5,
-    };
     block_on(async {
         let executor = open(device, &source).await;
-        let mut trainer = Trainer::new(executor, builder, schedule, 7, values).await.unwrap();
+        let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values).await.unwrap();
         let mut losses = Vec::new();
         for _ in 0..5 {
             let report = trainer.step(&window(), 0.0).await.unwrap();
@@ -180,16 +175,9 @@ fn no_device_applies_a_step_whose_gradient_is_not_finite() {
         let tensor = values[&poisoned].tensor;
         let infinite = vec![f32::INFINITY; tensor.shape.elements()];
         values.insert(poisoned, HostTensor::f32(tensor.shape.dims(), infinite).unwrap());
-        let schedule = Schedule {
-            shape: ScheduleShape::Constant,
-            peak: 1e-2,
-            minimum: 0.0,
-            warmup_steps: 0,
-            total_steps: 5,
-        };
         block_on(async {
             let executor = open(device, &source).await;
-            let mut trainer = Trainer::new(executor, builder, schedule, 7, values.clone()).await.unwrap();
+            let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values.clone()).await.unwrap();
             let error = trainer.step(&window(), 0.0).await.unwrap_err();
             assert_eq!(error.kind(), lazytune::ErrorKind::Diverged);
             assert_eq!(trainer.trained_values().await.unwrap(), values);

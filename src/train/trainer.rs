@@ -59,8 +59,8 @@ impl Trainer {
     /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
     ///
     /// # Errors
-    /// A divergence error that names the window's rows if the loss or the gradients' norm is not finite: the trained
-    /// values are then still those of the step before.
+    /// A divergence error that names the window's rows if the loss or the gradients' norm is not finite. Where it is the
+    /// norm, the trained values are still those of the step before.
     pub async fn step(&mut self, window: &Window, data_wait_ms: f64) -> Result<StepReport> {
         let start = Instant::now();
         let scale = 1.0 / window.supervised_tokens.max(1) as f64;
