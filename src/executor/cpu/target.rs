@@ -18,12 +18,14 @@ pub struct CpuOptions {
     pub fuse: bool,
     /// Keep values that do not depend on the step's inputs.
     pub tensor_cache: bool,
+    /// Compute cheap values again in the backward pass instead of keeping them.
+    pub rematerialize: bool,
 }
 
 impl Default for CpuOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, batch_size_hint: 16, fused_kernels: true, fuse: true, tensor_cache: true }
+        Self { threads, batch_size_hint: 16, fused_kernels: true, fuse: true, tensor_cache: true, rematerialize: true }
     }
 }
 
@@ -46,6 +48,10 @@ impl Target for CpuTarget {
 
     fn caches_constants(&self) -> bool {
         self.0.tensor_cache
+    }
+
+    fn recomputes(&self) -> bool {
+        self.0.rematerialize
     }
 
     fn passes(&self) -> Vec<Pass> {
