@@ -45,7 +45,14 @@ fn spec() -> AdapterSpec {
 
 fn builder(model: &OpenModel, trained: Trained) -> StepBuilder {
     let optimizer = AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
-    StepBuilder { decoder: model.decoder.clone(), trained, dtype: DType::F32, optimizer, max_positions: 64, memory_budget: None }
+    StepBuilder {
+        decoder: model.decoder.clone(),
+        trained,
+        dtype: DType::F32,
+        optimizer,
+        max_positions: 64,
+        memory_budget: None,
+    }
 }
 
 fn adapters(model: &OpenModel, spec: &AdapterSpec) -> Trained {

@@ -3,6 +3,7 @@
 pub mod decompose;
 mod fuse;
 mod layout;
+mod merge;
 mod rematerialize;
 mod rewriter;
 mod simplify;
@@ -15,6 +16,7 @@ use crate::graph::FrozenGraph;
 pub use decompose::decompose;
 pub use fuse::fuse;
 pub use layout::layout;
+pub use merge::merge;
 pub use rematerialize::rematerialize;
 pub use simplify::simplify;
 
@@ -27,6 +29,7 @@ pub struct Pass {
 
 pub const SIMPLIFY: Pass = Pass { name: "simplify", run: simplify };
 pub const FUSE: Pass = Pass { name: "fuse", run: fuse };
+pub const MERGE: Pass = Pass { name: "merge", run: merge };
 pub const LAYOUT: Pass = Pass { name: "layout", run: layout };
 
 /// What one pass did.

@@ -93,13 +93,7 @@ impl StepBuilder {
     ///
     /// # Errors
     /// A shape error if the model's description does not fit together. A plan larger than the budget is no error.
-    pub fn compile(
-        &self,
-        kind: StepKind,
-        rows: usize,
-        sequence: usize,
-        target: &dyn Target,
-    ) -> Result<Plan> {
+    pub fn compile(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<Plan> {
         let step = self.build(kind, rows, sequence, target)?;
         if kind == StepKind::Evaluate || !target.recomputes() {
             return compile(step.graph, step.read_back, target);

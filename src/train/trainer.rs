@@ -62,7 +62,8 @@ impl Trainer {
     /// Makes room for gradients summed over a window, when the first window with several micro-batches comes.
     async fn prepare_accumulators(&mut self) -> Result<()> {
         let parameters = self.executor.states(self.trained.clone()).await?;
-        let zeros = |(name, value): (&String, HostTensor)| (gradient_name(name), HostTensor::zeros(value.tensor));
+        let zeros =
+            |(name, value): (&String, HostTensor)| (gradient_name(name), HostTensor::zeros(value.tensor));
         self.executor.set_states(self.trained.iter().zip(parameters).map(zeros).collect()).await?;
         self.accumulators = true;
         Ok(())

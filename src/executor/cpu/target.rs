@@ -2,7 +2,7 @@
 
 use crate::graph::{FrozenNode, Operation};
 use crate::kernels;
-use crate::passes::{FUSE, LAYOUT, Pass, SIMPLIFY};
+use crate::passes::{FUSE, LAYOUT, MERGE, Pass, SIMPLIFY};
 use crate::plan::{Target, align};
 
 /// How the CPU executes; the switches exist so that the benches can measure each idea alone.
@@ -16,6 +16,8 @@ pub struct CpuOptions {
     pub fused_kernels: bool,
     /// Join sums into matrix products.
     pub fuse: bool,
+    /// Make one product of the thin ones that read the same matrix.
+    pub merge: bool,
     /// Keep values that do not depend on the step's inputs.
     pub tensor_cache: bool,
     /// Compute cheap values again in the backward pass instead of keeping them.
@@ -25,7 +27,15 @@ pub struct CpuOptions {
 impl Default for CpuOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, batch_size_hint: 16, fused_kernels: true, fuse: true, tensor_cache: true, rematerialize: true }
+        Self {
+            threads,
+            batch_size_hint: 16,
+            fused_kernels: true,
+            fuse: true,
+            merge: true,
+            tensor_cache: true,
+            rematerialize: true,
+        }
     }
 }
 
@@ -58,6 +68,9 @@ impl Target for CpuTarget {
         let mut passes = vec![SIMPLIFY];
         if self.0.fuse {
             passes.push(FUSE);
+        }
+        if self.0.merge {
+            passes.push(MERGE);
         }
         if self.0.fused_kernels {
             passes.push(LAYOUT);
