@@ -27,7 +27,7 @@ use lazytune::plan::{CacheCounts, Plan, compile};
 use lazytune::train::{NamedTensors, StepBuilder, StepKind, Trainer};
 use lazytune::{Error, Result};
 
-use support::{CountingAllocator, adapters, allocated, step_builder};
+use support::{Allocations, CountingAllocator, adapters, step_builder};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -184,7 +184,7 @@ impl Runner {
         let mut inputs = inputs.clone();
         inputs.insert("step".into(), HostTensor::f32(&[1], vec![(index + 1) as f32])?);
         let Self { trainer: Trainer { builder, executor, .. }, variant, .. } = self;
-        let (before, start) = (allocated(), Instant::now());
+        let (before, start) = (Allocations::so_far(), Instant::now());
         let plan = match variant.plan_cache {
             true => builder.plan(executor, StepKind::Only, ROWS, SEQUENCE)?,
             false => Arc::new(compiled(builder, executor)?),
@@ -192,7 +192,7 @@ impl Runner {
         let outcome = executor.run(plan, inputs).await?;
         if counts {
             self.milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
-            self.allocations.push(allocated() - before);
+            self.allocations.push(Allocations::so_far().since(before).count);
         }
         let loss = outcome.outputs.first().and_then(|loss| loss.to_f64().first().copied());
         self.loss = loss.ok_or_else(|| Error::internal("a step gave no loss"))?;
