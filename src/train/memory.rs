@@ -10,7 +10,7 @@ use crate::optim::{first_moment_name, gradient_name};
 use crate::plan::{Place, Plan, Target, lower_bound};
 
 /// Planned peak bytes by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PlannedMemory {
     /// Frozen weights that operations read as they are.
     pub weights: usize,
