@@ -71,9 +71,8 @@ impl Memory {
 fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: the range is one allocation, aligned to pages; the advice does not change its contents.
-    let _ = unsafe {
-        nix::sys::mman::madvise(start.cast(), bytes, nix::sys::mman::MmapAdvise::MADV_HUGEPAGE)
-    };
+    let _ =
+        unsafe { nix::sys::mman::madvise(start.cast(), bytes, nix::sys::mman::MmapAdvise::MADV_HUGEPAGE) };
     #[cfg(not(target_os = "linux"))]
     let _ = (start, bytes);
 }
