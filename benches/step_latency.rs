@@ -23,7 +23,7 @@ use lazytune::executor::{
 use lazytune::graph::{DType, Shape, TensorType};
 use lazytune::model::{ModelSource, lora_a_name, lora_b_name};
 use lazytune::optim::{Schedule, ScheduleShape};
-use lazytune::plan::{CacheCounts, Plan, compile};
+use lazytune::plan::{CacheCounts, Plan};
 use lazytune::train::{NamedTensors, StepBuilder, StepKind, Trainer};
 use lazytune::{Error, Result};
 
@@ -222,8 +222,7 @@ impl Runner {
 }
 
 fn compiled(builder: &StepBuilder, executor: &AsyncGraphExecutor) -> Result<Plan> {
-    let step = builder.build(StepKind::Only, ROWS, SEQUENCE, executor.target())?;
-    compile(step.graph, step.read_back, executor.target())
+    builder.compile(StepKind::Only, ROWS, SEQUENCE, executor.target())
 }
 
 fn median<T: Copy + PartialOrd>(values: &[T]) -> Option<T> {

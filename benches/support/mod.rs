@@ -49,5 +49,6 @@ pub fn step_builder(
         dtype: DType::F32,
         optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 },
         max_positions,
+        memory_budget: None,
     }
 }

@@ -142,7 +142,7 @@ pub async fn run(
         caches,
         profile,
         notices: setup.notices.drain(..).chain(windows.notice(&setup.config)).collect(),
-        ..report::of_steps(&steps, options, &report::work(&setup.trainer, &batches)?, peaks)
+        ..report::of_steps(&steps, options, &report::work(&batches), peaks)
     })
 }
 
@@ -165,9 +165,6 @@ async fn sample(trainer: &mut Trainer, window: &Window) -> Result<Sample> {
 /// One of the batches whose gradients an optimizer step adds up.
 struct MicroBatch {
     plan: Arc<Plan>,
-    kind: StepKind,
-    rows: usize,
-    sequence: usize,
     /// Share of the positions that the loss is computed on.
     supervised: f64,
 }
@@ -175,10 +172,10 @@ struct MicroBatch {
 fn micro_batches(trainer: &Trainer, window: &Window) -> Result<Vec<MicroBatch>> {
     let count = window.batches.len();
     let micro_batch = |(index, batch): (usize, &Batch)| {
-        let (kind, rows, sequence) = (StepKind::of(index, count), batch.rows, batch.sequence);
-        let plan = trainer.builder.plan(&trainer.executor, kind, rows, sequence)?;
-        let supervised = batch.supervised_tokens as f64 / (rows * sequence).max(1) as f64;
-        Ok(MicroBatch { plan, kind, rows, sequence, supervised })
+        let kind = StepKind::of(index, count);
+        let plan = trainer.builder.plan(&trainer.executor, kind, batch.rows, batch.sequence)?;
+        let supervised = batch.supervised_tokens as f64 / (batch.rows * batch.sequence).max(1) as f64;
+        Ok(MicroBatch { plan, supervised })
     };
     window.batches.iter().enumerate().map(micro_batch).collect()
 }

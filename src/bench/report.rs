@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::cost::{needed_flops, step_cost};
+use super::cost::step_cost;
 use super::process::Process;
 use super::profile::StepProfile;
 use super::{MicroBatch, Options, Peaks, Sample};
 use crate::error::Result;
 use crate::executor::AsyncGraphExecutor;
 use crate::plan::Cost;
-use crate::train::{PlannedMemory, Trainer};
+use crate::train::PlannedMemory;
 
 /// Everything a bench found out. "Per second" is at the median latency.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -205,19 +205,16 @@ pub(super) struct Work {
     needed_flop: f64,
 }
 
-/// Adds up a step's micro-batches.
-///
-/// # Errors
-/// A shape error if a graph cannot be built: a bug, since its plan exists.
-pub(super) fn work(trainer: &Trainer, batches: &[MicroBatch]) -> Result<Work> {
+/// Adds up a step's micro-batches. What is computed a second time to save memory is not needed.
+pub(super) fn work(batches: &[MicroBatch]) -> Work {
     let mut work = Work { computed: Cost::default(), needed_flop: 0.0 };
-    for MicroBatch { plan, kind, rows, sequence, supervised } in batches {
+    for MicroBatch { plan, supervised, .. } in batches {
         let cost = |&index: &usize| step_cost(&plan.graph, index, *supervised);
-        work.computed = work.computed + plan.batches.iter().flatten().map(cost).sum();
-        let step = trainer.builder.build(*kind, *rows, *sequence, trainer.executor.target())?;
-        work.needed_flop += needed_flops(&step.graph, *supervised);
+        let computed: Cost = plan.batches.iter().flatten().map(cost).sum();
+        work.computed = work.computed + computed;
+        work.needed_flop += computed.flops - plan.recomputed.cost.flops;
     }
-    Ok(work)
+    work
 }
 
 /// The figures that follow from samples; the rest is left empty.
