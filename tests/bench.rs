@@ -119,7 +119,7 @@ fn what_cannot_be_measured_is_refused() {
     let refused: [(&[&str], &str); 6] = [
         (&["--steps", "0"], "--steps"),
         (&["--steps", "1000001"], "--steps"),
-        (&["--warmup", "-1"], "--warmup"),
+        (&["--warmup=-1"], "--warmup"),
         (&["--sequence", "1"], "max_length"),
         (&["--threads", "0"], "threads"),
         (&["--set", "train.batch_size=0"], "batch_size"),
