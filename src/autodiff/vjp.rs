@@ -77,6 +77,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::Assign
         | Op::WriteRows
         | Op::Pack { .. }
+        | Op::PackedEmbedding
         | Op::Output(_) => {
             return Err(not_differentiable(at, "it only serves gradients, updates or decoding"));
         }

@@ -218,6 +218,8 @@ pub enum Operation {
     Pack {
         transpose_weight: bool,
     },
+    /// (packed table [rows, width], ids u32 `[n]`) -> [n, width]: [`Operation::Embedding`] from a weight that is packed anyway.
+    PackedEmbedding,
     /// One output of an operation that has several; costs nothing.
     Output(usize),
 }

@@ -47,7 +47,7 @@ fn outputs(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorTyp
             let product = matmul(arity(inputs)?, *transpose_left, *transpose_right)?;
             if *widen { TensorType::new(product.shape, statistics(product.dtype)) } else { product }
         }
-        Op::Embedding => embedding(arity(inputs)?)?,
+        Op::Embedding | Op::PackedEmbedding => embedding(arity(inputs)?)?,
         Op::ScatterRows { rows } => scatter_rows(arity(inputs)?, *rows)?,
         Op::TakeLast => take_last(arity(inputs)?)?,
         Op::ScatterLast { size } => scatter_last(arity(inputs)?, *size)?,

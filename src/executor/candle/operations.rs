@@ -40,6 +40,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::SumOfSquares
         | Op::AdamW(_)
         | Op::Pack { .. }
+        | Op::PackedEmbedding
         | Op::Input(_)
         | Op::Frozen(_)
         | Op::State(_)
