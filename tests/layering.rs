@@ -82,7 +82,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/"]),
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
-    ("nix", &["bench/"]),
+    ("nix", &["bench/", "kernels/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),
 ];

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{Isa, Vector, Vectorized};
 
-/// Multiply-adds of each accumulator in one run: less than a millisecond.
-const STEPS: usize = 200_000;
+/// Multiply-adds of each accumulator in one run: a few milliseconds, so that no short burst counts.
+const STEPS: usize = 2_000_000;
 /// Until every thread runs at its clock.
 const WARM_UP: Duration = Duration::from_millis(5);
-const MEASURED: Duration = Duration::from_millis(100);
+const MEASURED: Duration = Duration::from_millis(150);
 /// A multiply-add is two operations.
 const OPERATIONS: usize = 2;
 
