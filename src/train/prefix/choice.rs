@@ -54,9 +54,8 @@ pub async fn choose(
     let place = folder.map_or_else(|| "memory".to_owned(), |folder| folder.display().to_string());
     let tokens = limit / trainer.builder.token_bytes().max(1) as u64;
     Ok(Some(format!(
-        "layers 0 to {} are frozen: they run once for each row, whose results are kept in {place} (at most {} MiB, about \
-         {tokens} tokens)",
-        layers - 1,
+        "frozen prefix cache: the lowest {layers} layers run once for each row, their results are kept in {place} (at \
+         most {} MiB: {tokens} tokens)",
         limit >> 20
     )))
 }
@@ -127,13 +126,13 @@ async fn fingerprint(
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// The weights' and the configuration's files of a model folder.
+/// The weights and config.json of a model folder.
 fn folder_sizes(folder: &Path) -> Result<Vec<(String, u64)>> {
     let doing = || format!("reading {}", folder.display());
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).context(doing)? {
         let path = entry.context(doing)?.path();
-        if path.extension().is_some_and(|kind| kind == "safetensors" || kind == "json") {
+        if path.extension().is_some_and(|kind| kind == "safetensors") || path.ends_with("config.json") {
             paths.push(path);
         }
     }
