@@ -4,25 +4,24 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lazytune::adapter::{AdapterSpec, LoraPair, TargetModules};
+use lazytune::adapter::{AdapterSpec, LoraPair};
 use lazytune::data::{Batch, Example, LoaderState, RowSource, Window};
 use lazytune::executor::{HostTensor, Observer};
 use lazytune::graph::DType;
 use lazytune::metrics::Event;
-use lazytune::model::{Trained, lora_a_name, lora_b_name};
-use lazytune::optim::{AdamW, Schedule, ScheduleShape};
+use lazytune::model::{lora_a_name, lora_b_name};
+use lazytune::optim::{Schedule, ScheduleShape};
 use lazytune::plan::{Plan, cost};
 use lazytune::train::model::OpenModel;
 use lazytune::train::prefix::{FrozenPrefix, MemoryRows, Store};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
 use serde_json::{Value, json};
 use support::workspace::{Workspace, golden};
-use support::{Random, block_on, executor, two_threads};
+use support::{Random, block_on, executor, steps, two_threads};
 
 /// Longer than a tile of attention, and than a block of rows of a matrix product.
 const MAX_LENGTH: usize = 200;
@@ -32,18 +31,9 @@ fn model() -> OpenModel {
 }
 
 /// A trainer of the adapters of `layers`, with dropout.
-fn trainer(layers: &[usize]) -> Trainer {
+fn trainer(layers: &[usize], dtype: DType) -> Trainer {
     let model = model();
-    let spec = AdapterSpec {
-        r: 4,
-        alpha: 8.0,
-        dropout: 0.2,
-        use_rslora: false,
-        target_modules: TargetModules::AllLinear,
-        layers_to_transform: Some(layers.to_vec()),
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
-    };
+    let spec = AdapterSpec { dropout: 0.2, layers_to_transform: Some(layers.to_vec()), ..steps::spec() };
     let layers = spec.resolve(&model.source.config.linear_modules()).unwrap();
     let mut values = NamedTensors::new();
     for layer in &layers {
@@ -54,13 +44,8 @@ fn trainer(layers: &[usize]) -> Trainer {
         let b = (0..pair.b.len()).map(|at| (at % 7) as f32 * 0.01 - 0.03).collect();
         values.insert(lora_b_name(&layer.path), tensor([layer.out_features, layer.rank], b));
     }
-    let builder = StepBuilder {
-        decoder: model.decoder.clone(),
-        trained: Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect()),
-        dtype: DType::F32,
-        optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 },
-        max_positions: MAX_LENGTH,
-    };
+    let builder = steps::builder(&model, steps::adapters(&model, &spec));
+    let builder = StepBuilder { dtype, max_positions: MAX_LENGTH, ..builder };
     let schedule = Schedule {
         shape: ScheduleShape::Constant,
         peak: 1e-2,
@@ -73,8 +58,8 @@ fn trainer(layers: &[usize]) -> Trainer {
     block_on(Trainer::new(executor, builder, schedule, 5, values)).unwrap()
 }
 
-fn cached(layers: &[usize], limit: u64) -> Trainer {
-    let mut trainer = trainer(layers);
+fn cached(layers: &[usize], dtype: DType, limit: u64) -> Trainer {
+    let mut trainer = trainer(layers, dtype);
     let prefix = trainer.builder.frozen_layers();
     trainer.prefix = Some(FrozenPrefix::new(prefix, Store::Memory(MemoryRows::new(limit))));
     trainer
@@ -147,8 +132,13 @@ fn bits(trainer: &mut Trainer, windows: &[Window]) -> (Vec<u64>, Vec<Vec<u32>>) 
 
 #[test]
 fn a_row_has_the_same_bits_whatever_stands_around_it() {
+    for dtype in [DType::F32, DType::Bf16] {
+        check_bits_of_rows(&trainer(&[2], dtype));
+    }
+}
+
+fn check_bits_of_rows(trainer: &Trainer) {
     let examples = examples(&LENGTHS);
-    let trainer = trainer(&[2]);
     let width = trainer.builder.decoder.hidden;
     let run = |batch: &Batch| block_on(trainer.run_prefix(2, batch)).unwrap().into_f32();
     let real = |hidden: &[f32], batch: &Batch, row: usize, tokens: usize| -> Vec<u32> {
@@ -179,14 +169,14 @@ fn a_row_has_the_same_bits_whatever_stands_around_it() {
 fn a_run_with_the_cache_has_the_bits_of_one_without() {
     let examples = examples(&LENGTHS);
     let windows = windows(&examples);
-    for layers in [&[2][..], &[1, 2]] {
-        let expected = bits(&mut trainer(layers), &windows);
+    for (layers, dtype) in [(&[2][..], DType::F32), (&[1, 2], DType::F32), (&[1, 2], DType::Bf16)] {
+        let expected = bits(&mut trainer(layers, dtype), &windows);
         // All rows fit, some do, none does.
         for limit in [1 << 30, 40_000, 0] {
-            let mut trainer = cached(layers, limit);
+            let mut trainer = cached(layers, dtype, limit);
             let found = bits(&mut trainer, &windows);
             let counts = trainer.prefix_counts().unwrap();
-            assert!(found == expected, "layers {layers:?}, at most {limit} bytes: {counts:?}");
+            assert!(found == expected, "{dtype:?}, layers {layers:?}, at most {limit} bytes: {counts:?}");
             assert!(counts.bytes <= limit && counts.misses > 0);
             assert_eq!(counts.hits > 0, limit > 0, "{counts:?}");
         }
@@ -199,7 +189,7 @@ fn rows_beyond_the_bound_are_computed_again_and_the_user_is_told_once() {
     let all: Vec<&[usize]> = vec![&[0], &[1], &[2], &[3], &[4], &[5], &[6], &[7]];
     let window = window(&examples, &[&all]);
     // 16 tokens x 24 numbers of 4 bytes: three rows fit.
-    let mut trainer = cached(&[2], 3 * (16 * 24 * 4 + 128));
+    let mut trainer = cached(&[2], DType::F32, 3 * (16 * 24 * 4 + 128));
     let mut notices = Vec::new();
     for _ in 0..3 {
         block_on(trainer.step(&window, 0.0)).unwrap();
@@ -235,8 +225,8 @@ fn the_second_epoch_runs_no_frozen_layer() {
         block_on(trainer.step(&window, 0.0)).unwrap();
         *total.lock().unwrap()
     };
-    let whole = flops(&mut trainer(&[2]));
-    let mut trainer = cached(&[2], 1 << 30);
+    let whole = flops(&mut trainer(&[2], DType::F32));
+    let mut trainer = cached(&[2], DType::F32, 1 << 30);
     let (first, second) = (flops(&mut trainer), flops(&mut trainer));
     assert_eq!(first, whole, "the first epoch costs what it costs without the cache");
     let prefix = |batch: &Batch| {

@@ -14,6 +14,9 @@ use crate::model::master;
 use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
 use crate::plan::Plan;
 
+/// The most inputs that a step has.
+const STEP_INPUTS: usize = 9;
+
 /// Values by name: trained weights, or the optimizer's moments.
 pub type NamedTensors = BTreeMap<String, HostTensor>;
 
@@ -32,6 +35,8 @@ pub struct Trainer {
     events: Mutex<Vec<Event>>,
     /// Names of trained values, sorted.
     trained: Vec<String>,
+    /// Whether the states that sum gradients over a window exist.
+    accumulators: bool,
 }
 
 impl Trainer {
@@ -47,10 +52,10 @@ impl Trainer {
         initial: NamedTensors,
     ) -> Result<Self> {
         let trained: Vec<String> = initial.keys().cloned().collect();
-        let mut states = Vec::with_capacity(initial.len() * 4);
+        let mut states = Vec::with_capacity(initial.len() * 3);
         for (name, value) in initial {
             let zeros = HostTensor::zeros(value.tensor);
-            for state in [first_moment_name(&name), second_moment_name(&name), gradient_name(&name)] {
+            for state in [first_moment_name(&name), second_moment_name(&name)] {
                 states.push((state, zeros.clone()));
             }
             states.push((name, value));
@@ -65,7 +70,18 @@ impl Trainer {
             prefix: None,
             events: Mutex::default(),
             trained,
+            accumulators: false,
         })
+    }
+
+    /// Makes room for gradients summed over a window, when the first window with several micro-batches comes.
+    async fn prepare_accumulators(&mut self) -> Result<()> {
+        let parameters = self.executor.states(self.trained.clone()).await?;
+        let zeros =
+            |(name, value): (&String, HostTensor)| (gradient_name(name), HostTensor::zeros(value.tensor));
+        self.executor.set_states(self.trained.iter().zip(parameters).map(zeros).collect()).await?;
+        self.accumulators = true;
+        Ok(())
     }
 
     /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
@@ -76,6 +92,9 @@ impl Trainer {
     pub async fn step(&mut self, window: &Window, data_wait_ms: f64) -> Result<StepReport> {
         let start = Instant::now();
         let scale = 1.0 / window.supervised_tokens.max(1) as f64;
+        if window.batches.len() > 1 && !self.accumulators {
+            self.prepare_accumulators().await?;
+        }
         let (mut loss, mut grad_norm) = (0.0, 0.0);
         let learning_rate = self.schedule.learning_rate(self.step);
         for (index, batch) in window.batches.iter().enumerate() {
@@ -185,6 +204,11 @@ impl Trainer {
         self.prefix.as_ref().map(FrozenPrefix::counts)
     }
 
+    /// Where the graphs of steps and evaluations begin.
+    pub fn source(&self) -> Source {
+        self.prefix.as_ref().map_or(Source::Tokens, FrozenPrefix::source)
+    }
+
     /// What leaves the lowest `layers` layers for a batch: [n, hidden].
     ///
     /// # Errors
@@ -200,19 +224,23 @@ impl Trainer {
     /// The plan of a micro-batch and its inputs. Where the prefix is kept, the step begins above it.
     async fn prepared(&self, kind: StepKind, batch: &Batch, scale: f64) -> Result<(Arc<Plan>, StepInputs)> {
         let mut inputs = self.inputs(batch, scale)?;
-        let mut source = Source::Tokens;
-        if let Some(prefix) = &self.prefix {
-            inputs.insert(PREFIX_HIDDEN.into(), self.prefix_hidden(prefix, batch).await?);
-            source = prefix.source();
+        if let Some(hidden) = self.prefix_hidden(batch).await? {
+            inputs.insert(PREFIX_HIDDEN.into(), hidden);
         }
+        let source = self.source();
         let plan = self.reported(batch, kind.updates(), || {
             self.builder.plan_from(source, &self.executor, kind, batch.rows, batch.sequence)
         })?;
         Ok((plan, inputs))
     }
 
-    /// What leaves the prefix for a batch, computed for the rows that are not known: [n, hidden].
-    async fn prefix_hidden(&self, prefix: &FrozenPrefix, batch: &Batch) -> Result<HostTensor> {
+    /// What leaves the prefix for a batch, computed for the rows that are not known: [n, hidden]. `None` where no
+    /// prefix is kept.
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn prefix_hidden(&self, batch: &Batch) -> Result<Option<HostTensor>> {
+        let Some(prefix) = &self.prefix else { return Ok(None) };
         let mut rows = prefix.look_up(batch, self.builder.token_bytes());
         if let Some(missing) = rows.missing(batch) {
             let computed = self.run_prefix(prefix.layers, &missing).await?;
@@ -220,7 +248,7 @@ impl Trainer {
                 self.events().push(Event::Notice { message });
             }
         }
-        rows.hidden(self.builder.decoder.hidden, self.builder.dtype)
+        Ok(Some(rows.hidden(self.builder.decoder.hidden, self.builder.dtype)?))
     }
 
     /// The plan that `make` gives; compiling it is reported.
@@ -277,11 +305,11 @@ impl Trainer {
 
 /// The inputs that say what the tokens are.
 fn tokens(batch: &Batch) -> Result<StepInputs> {
-    Ok(StepInputs::from([
-        ("input_ids".into(), of_tokens(batch, &batch.input_ids)?),
-        ("positions".into(), of_tokens(batch, &batch.positions)?),
-        ("segments".into(), of_tokens(batch, &batch.segments)?),
-    ]))
+    let mut inputs = StepInputs::with_capacity(STEP_INPUTS);
+    inputs.insert("input_ids".into(), of_tokens(batch, &batch.input_ids)?);
+    inputs.insert("positions".into(), of_tokens(batch, &batch.positions)?);
+    inputs.insert("segments".into(), of_tokens(batch, &batch.segments)?);
+    Ok(inputs)
 }
 
 /// One value for each token: `[n]`.

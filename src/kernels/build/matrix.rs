@@ -35,7 +35,7 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(at, *transpose_weight, *low_rank, *residual)
         }
-        Op::MatMul { transpose_left, transpose_right } => matmul(at, *transpose_left, *transpose_right),
+        Op::MatMul { transpose_left, transpose_right, .. } => matmul(at, *transpose_left, *transpose_right),
         Op::ProjectedCrossEntropy | Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => {
             cross_entropy(at)
         }

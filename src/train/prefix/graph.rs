@@ -8,7 +8,7 @@ use crate::graph::{ComputationGraph, LazyTensor, Operation};
 use crate::model::{Parameters, Tokens, Trained};
 use crate::passes::decompose;
 use crate::plan::{Plan, PlanKey, Target, compile};
-use crate::train::StepBuilder;
+use crate::train::{PlannedMemory, StepBuilder};
 
 /// The input of a step that begins at a layer.
 pub const PREFIX_HIDDEN: &str = "prefix_hidden";
@@ -58,6 +58,13 @@ impl StepBuilder {
         let program = self.fingerprint(&("prefix", layers));
         let key = PlanKey { program, shape: (rows, sequence), device, memory_budget: None };
         executor.plan(&key, |target| self.prefix(layers, rows, sequence, target))
+    }
+
+    /// Bytes of the weights that only the layers below a step read.
+    pub(in crate::train) fn weights_below(&self, source: Source, target: &dyn Target) -> Result<usize> {
+        let Source::Layer(layers) = source else { return Ok(0) };
+        let planned = PlannedMemory::of(&self.prefix(layers, 1, 1, target)?, target);
+        Ok(planned.weights + planned.packed_weights)
     }
 
     fn prefix(&self, layers: usize, rows: usize, sequence: usize, target: &dyn Target) -> Result<Plan> {
