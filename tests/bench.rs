@@ -106,6 +106,23 @@ fn a_bench_runs_the_steps_of_a_training_run() {
 }
 
 #[test]
+fn the_frozen_prefix_is_timed_as_from_the_second_epoch_on() {
+    let workspace = Workspace::new();
+    let quickstart = quickstart();
+    let flops = |size: &str| {
+        let layers = "adapter.layers_to_transform=[5]";
+        let sets = ["--set", layers, "--set", size, "--set", "train.batch_size=1"];
+        let steps = ["--steps", "2", "--warmup", "1", "--threads", "2"];
+        let report = report(&workspace, &[&[quickstart.as_str()], &sets[..], &steps[..]].concat());
+        (report["arithmetic"]["flop_per_step"].as_f64().unwrap(), report["notices"].to_string())
+    };
+    let (whole, silent) = flops("train.frozen_prefix_cache=off");
+    let (above, told) = flops("train.frozen_prefix_cache=64MiB");
+    assert!(above < 0.9 * whole, "{above} of {whole}");
+    assert!(told.contains("3 rows in the frozen prefix cache") && silent == "[]", "{told} {silent}");
+}
+
+#[test]
 fn data_that_cannot_fill_a_batch_is_named() {
     let workspace = workspace();
     let bench = ["bench", "run.toml", "--steps", "1", "--warmup", "0", "--sequence", "96"];
