@@ -13,19 +13,18 @@ use crate::graph::{FrozenGraph, LazyTensor, Operation};
 pub fn layout(graph: &FrozenGraph) -> Result<FrozenGraph> {
     rewrite(graph, &|rewriter, index, inputs| {
         let operation = rewriter.node(index).operation.clone();
-        let pack = |transpose_weight| inputs[1].then(Operation::Pack { transpose_weight }, &[]);
-        let mut replaced = inputs.to_vec();
-        match operation {
-            Operation::Linear { transpose_weight, .. } => replaced[1] = pack(transpose_weight),
-            Operation::ProjectedCrossEntropy | Operation::ProjectedCrossEntropyWeightGrad => {
-                replaced[1] = pack(false)
-            }
-            Operation::ProjectedCrossEntropyGrad => {
-                replaced[1] = pack(false);
-                replaced.push(pack(true));
-            }
-            _ => return Ok(None),
+        let reads_weight = matches!(
+            operation,
+            Operation::Linear { .. }
+                | Operation::ProjectedCrossEntropy
+                | Operation::ProjectedCrossEntropyGrad
+                | Operation::ProjectedCrossEntropyWeightGrad
+        );
+        if !reads_weight {
+            return Ok(None);
         }
+        let mut replaced = inputs.to_vec();
+        replaced[1] = inputs[1].then(Operation::Pack, &[]);
         let others: Vec<&LazyTensor> = replaced[1..].iter().collect();
         Ok(Some(vec![replaced[0].then(operation, &others)]))
     })
