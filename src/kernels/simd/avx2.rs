@@ -128,6 +128,17 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        let mask = f32::from_bits(0xffff_0000);
+        call!(Self(_mm256_and_ps(self.0, _mm256_set1_ps(mask))))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.lanes();
         ((a + e) + (c + g)) + ((b + f) + (d + h))

@@ -30,14 +30,14 @@ macro_rules! call {
 }
 
 macro_rules! add_product {
-    ($two:expr, $value:ident, $sums:ident, $weights:ident, $address:literal, $base:ident, $k:ident, $($stride:tt)*) => {
+    ($two:expr, $value:ident, $operation:literal, $sums:ident, $weights:ident, $address:literal, $base:ident, $k:ident, $($stride:tt)*) => {
         // SAFETY: the caller promises that the address can be read; the rest are registers.
         unsafe {
             if $two {
                 asm!(
                     concat!("vbroadcastss {value}, dword ptr ", $address),
-                    "vfmadd231ps {a}, {value}, {v}",
-                    "vfmadd231ps {b}, {value}, {w}",
+                    concat!($operation, " {a}, {value}, {v}"),
+                    concat!($operation, " {b}, {value}, {w}"),
                     value = out(zmm_reg) $value,
                     a = inout(zmm_reg) $sums[0],
                     b = inout(zmm_reg) $sums[1],
@@ -50,7 +50,7 @@ macro_rules! add_product {
                 )
             } else {
                 asm!(
-                    concat!("vfmadd231ps {a}, {v}, dword ptr ", $address, "{{1to16}}"),
+                    concat!($operation, " {a}, {v}, dword ptr ", $address, "{{1to16}}"),
                     a = inout(zmm_reg) $sums[0],
                     v = in(zmm_reg) $weights[0],
                     base = in(reg) $base,
@@ -63,29 +63,65 @@ macro_rules! add_product {
     };
 }
 
-/// One or two sums of [`Vector::add_products`]; the second is ignored unless `TWO`.
+macro_rules! add_indexed {
+    ($two:expr, $value:ident, $operation:literal, $index:expr, $sums:ident, $weights:ident, $base:ident, $stride:ident, $k:ident) => {
+        match $index {
+            0 => add_product!($two, $value, $operation, $sums, $weights, "[{base} + {offset}]", $base, $k,),
+            1 => {
+                add_product!($two, $value, $operation, $sums, $weights, "[{base} + {stride} + {offset}]", $base, $k, stride = in(reg) $stride,)
+            }
+            _ => {
+                add_product!($two, $value, $operation, $sums, $weights, "[{base} + 2 * {stride} + {offset}]", $base, $k, stride = in(reg) $stride,)
+            }
+        }
+    };
+}
+
+/// One or two sums of [`Vector::add_products`] or, for `PAIRS`, [`Vector::add_pairs`]; the second is ignored unless
+/// `TWO`.
 ///
 /// # Safety
-/// As for the method.
+/// As for the method; `PAIRS` needs AVX-512 BF16.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_products<const TWO: bool, const INDEX: usize, const K: usize>(
+unsafe fn add_products<const TWO: bool, const PAIRS: bool, const INDEX: usize, const K: usize>(
     mut sums: [__m512; 2],
     weights: [__m512; 2],
     base: *const f32,
     stride: usize,
 ) -> [__m512; 2] {
     let _value: __m512;
-    match INDEX {
-        0 => add_product!(TWO, _value, sums, weights, "[{base} + {offset}]", base, K,),
-        1 => {
-            add_product!(TWO, _value, sums, weights, "[{base} + {stride} + {offset}]", base, K, stride = in(reg) stride,)
-        }
-        _ => {
-            add_product!(TWO, _value, sums, weights, "[{base} + 2 * {stride} + {offset}]", base, K, stride = in(reg) stride,)
-        }
+    if PAIRS {
+        add_indexed!(TWO, _value, "vdpbf16ps", INDEX, sums, weights, base, stride, K);
+    } else {
+        add_indexed!(TWO, _value, "vfmadd231ps", INDEX, sums, weights, base, stride, K);
     }
     sums
+}
+
+/// As [`add_products`] for any number of sums.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn add_all<const C: usize, const PAIRS: bool, const INDEX: usize, const K: usize>(
+    sums: &mut [F32x16; C],
+    weights: &[F32x16; C],
+    base: *const f32,
+    stride: usize,
+) {
+    for (sum, weight) in sums.chunks_mut(2).zip(weights.chunks(2)) {
+        match (sum, weight) {
+            ([a, b], [v, w]) => {
+                [a.0, b.0] =
+                    call!(add_products::<true, PAIRS, INDEX, K>([a.0, b.0], [v.0, w.0], base, stride));
+            }
+            ([a], [v]) => {
+                [a.0, _] = call!(add_products::<false, PAIRS, INDEX, K>([a.0; 2], [v.0; 2], base, stride));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Vector for F32x16 {
@@ -173,6 +209,17 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        let mask = f32::from_bits(0xffff_0000);
+        call!(Self(_mm512_and_ps(self.0, _mm512_set1_ps(mask))))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         call!(_mm512_reduce_add_ps(self.0))
     }
@@ -221,16 +268,18 @@ impl Vector for F32x16 {
         base: *const f32,
         stride: usize,
     ) {
-        for (sum, weight) in sums.chunks_mut(2).zip(weights.chunks(2)) {
-            match (sum, weight) {
-                ([a, b], [v, w]) => {
-                    [a.0, b.0] = call!(add_products::<true, INDEX, K>([a.0, b.0], [v.0, w.0], base, stride));
-                }
-                ([a], [v]) => {
-                    [a.0, _] = call!(add_products::<false, INDEX, K>([a.0; 2], [v.0; 2], base, stride));
-                }
-                _ => {}
-            }
-        }
+        // SAFETY: as promised by the caller.
+        unsafe { add_all::<C, false, INDEX, K>(sums, weights, base, stride) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_pairs<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        // SAFETY: as promised by the caller.
+        unsafe { add_all::<C, true, INDEX, K>(sums, weights, base, stride) }
     }
 }

@@ -95,6 +95,12 @@ impl Isa {
         false
     }
 
+    /// The instruction set to multiply pairs of bf16 with: [`Vector::add_pairs`] of the AVX-512 vectors needs the dot
+    /// product.
+    pub fn for_pairs(self) -> Self {
+        if self == Self::Avx512 && !self.has_bf16_dot() { Self::Avx2 } else { self }
+    }
+
     /// Runs the task with this instruction set's vectors; the portable ones where the machine lacks it.
     #[inline]
     pub fn run<T: Vectorized>(self, task: T) -> T::Output {

@@ -110,6 +110,19 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        call!({
+            let bits = vandq_u32(vreinterpretq_u32_f32(self.0), vdupq_n_u32(0xffff_0000));
+            Self(vreinterpretq_f32_u32(bits))
+        })
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         call!(vaddvq_f32(self.0))
     }

@@ -97,6 +97,16 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn low_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() << 16)))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() & 0xffff_0000)))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))

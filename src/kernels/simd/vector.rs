@@ -51,6 +51,10 @@ pub trait Vector: Copy {
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// 2^(n - 127) for the n in 1..=254 that the lowest bits hold; zero for 0, infinity for 255.
     fn low_bits_as_exponent(self) -> Self;
+    /// The lower bf16 of each lane, widened.
+    fn low_halves(self) -> Self;
+    /// The upper bf16 of each lane, widened.
+    fn high_halves(self) -> Self;
     /// Sum of the lanes.
     fn sum(self) -> f32;
     /// Largest lane.
@@ -77,6 +81,25 @@ pub trait Vector: Copy {
         let value = Self::splat(unsafe { *base.wrapping_byte_add(INDEX * stride + 4 * K) });
         for (sum, &weight) in sums.iter_mut().zip(weights) {
             *sum = value.mul_add(weight, *sum);
+        }
+    }
+
+    /// As [`Vector::add_products`] where every 32 bits hold a pair of bf16: both products are added.
+    ///
+    /// # Safety
+    /// The pair can be read, and the vectors are those of an instruction set that [`super::Isa::for_pairs`] names.
+    #[inline(always)]
+    unsafe fn add_pairs<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        // SAFETY: as promised by the caller; rows of bf16 may start at any multiple of two bytes.
+        let pair = Self::splat(unsafe { base.wrapping_byte_add(INDEX * stride + 4 * K).read_unaligned() });
+        let (low, high) = (pair.low_halves(), pair.high_halves());
+        for (sum, &weight) in sums.iter_mut().zip(weights) {
+            *sum = high.mul_add(weight.high_halves(), low.mul_add(weight.low_halves(), *sum));
         }
     }
 
