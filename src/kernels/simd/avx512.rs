@@ -7,7 +7,7 @@ use super::vector::Vector;
 use super::{Vectorized, avx512_words};
 
 #[derive(Clone, Copy)]
-pub struct F32x16(__m512);
+pub struct F32x16(pub(super) __m512);
 
 /// # Safety
 /// The machine has the features named.
@@ -198,9 +198,7 @@ impl Vector for F32x16 {
         base: *const f32,
         stride: usize,
     ) {
-        let (mut plain, rows) = (sums.map(|sum| sum.0), rows.map(|row| row.0));
-        call!(avx512_words::add_words::<PAIRS, INDEX>(&mut plain, &rows, base, stride));
-        *sums = plain.map(Self);
+        call!(avx512_words::add_words::<PAIRS, INDEX>(sums, rows, base, stride));
     }
 
     #[inline(always)]

@@ -3,17 +3,20 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::avx512::F32x16;
+
 /// Loads the word at an address into every lane and adds its products with the rows to the sums.
 macro_rules! accumulate {
     ($instruction:literal, $address:literal, [$($sum:ident += $row:ident),*], $base:ident, $($stride:tt)*) => {
         // SAFETY: the caller promises that the address can be read and that the instruction exists; the rest are
         // registers.
         unsafe {
+            let _word: __m512;
             asm!(
                 concat!("vbroadcastss {word}, dword ptr ", $address),
                 $(concat!($instruction, " {", stringify!($sum), "}, {", stringify!($row), "}, {word}"),)*
-                word = out(zmm_reg) _,
-                $($sum = inout(zmm_reg) *$sum, $row = in(zmm_reg) *$row,)*
+                word = out(zmm_reg) _word,
+                $($sum = inout(zmm_reg) $sum.0, $row = in(zmm_reg) $row.0,)*
                 base = in(reg) $base,
                 $($stride)*
                 options(nostack, preserves_flags)
@@ -55,8 +58,8 @@ macro_rules! accumulate_all {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub unsafe fn add_words<const PAIRS: bool, const INDEX: usize>(
-    sums: &mut [__m512],
-    rows: &[__m512],
+    sums: &mut [F32x16],
+    rows: &[F32x16],
     base: *const f32,
     stride: usize,
 ) {
