@@ -27,7 +27,7 @@ use crate::graph::AttentionSpec;
 /// Lanes of the widest vector.
 const LANES: usize = 16;
 /// Keys in a tile.
-const KEYS: usize = 64;
+const KEYS: usize = 128;
 /// Score of a key that the query does not see.
 const MASKED: f32 = -1e30;
 /// Below every score of a key that the query sees.

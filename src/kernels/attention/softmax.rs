@@ -23,8 +23,11 @@ pub enum Seen {
     None,
 }
 
+/// Smallest and largest, each in a pass that vectorizes.
+#[inline(always)]
 fn bounds(segments: &[u32]) -> (u32, u32) {
-    segments.iter().fold((u32::MAX, 0), |(low, high), &s| (low.min(s), high.max(s)))
+    let low = segments.iter().fold(u32::MAX, |low, &segment| low.min(segment));
+    (low, segments.iter().fold(0, |high, &segment| high.max(segment)))
 }
 
 impl Sight<'_> {
