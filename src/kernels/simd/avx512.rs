@@ -3,11 +3,11 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Vectorized;
 use super::vector::Vector;
+use super::{Vectorized, avx512_words};
 
 #[derive(Clone, Copy)]
-pub struct F32x16(__m512);
+pub struct F32x16(pub(super) __m512);
 
 /// # Safety
 /// The machine has the features named.
@@ -201,6 +201,40 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         call!(Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)))
+    }
+
+    #[inline(always)]
+    fn exp2(self) -> Self {
+        call!({
+            let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+            let p = Self(_mm512_sub_ps(self.0, whole)).exp2_polynomial();
+            Self(_mm512_scalef_ps(p.0, whole))
+        })
+    }
+
+    #[inline(always)]
+    fn has_pair_products() -> bool {
+        is_x86_feature_detected!("avx512bf16")
+    }
+
+    #[inline(always)]
+    unsafe fn pack_pairs(self, other: Self) -> Self {
+        call!(Self(avx512_words::pack_pairs(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_flushed_bf16(self, to: *mut bf16) {
+        call!(_mm256_storeu_si256(to.cast(), avx512_words::narrow(self.0)))
+    }
+
+    #[inline(always)]
+    unsafe fn add_words<const PAIRS: bool, const C: usize, const INDEX: usize>(
+        sums: &mut [Self; C],
+        rows: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        call!(avx512_words::add_words::<PAIRS, INDEX>(sums, rows, base, stride));
     }
 
     #[inline(always)]
