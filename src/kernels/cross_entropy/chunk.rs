@@ -5,7 +5,7 @@ use crate::kernels::matmul::even;
 use crate::kernels::pack::{Element, words};
 
 /// Tokens are taken in vectors of this many lanes, the last of which may be partly empty.
-pub const LANES: usize = 16;
+const LANES: usize = 16;
 /// Most vectors of tokens per chunk: their hidden states and gradients stay in the second-level cache.
 const MOST_VECTORS: usize = 6;
 /// Most tokens per chunk.

@@ -133,7 +133,7 @@ impl<E: Element> Vectorized for ReadRows<'_, E> {
 
     #[inline(always)]
     fn run<V: Vector>(self) -> Words {
-        self.side.rows(self.rows, self.run, self.to)
+        self.side.rows::<V>(self.rows, self.run, self.to)
     }
 }
 

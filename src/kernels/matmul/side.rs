@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use half::bf16;
+
 use super::Rows;
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::Vector;
@@ -32,7 +34,7 @@ impl<E: Element> Side<'_, E> {
 
     /// This side's rows as the one that is read value by value.
     #[inline(always)]
-    pub fn rows(&self, rows: Range<usize>, run: &Range<usize>, copy: &mut [f32]) -> Words {
+    pub fn rows<V: Vector>(&self, rows: Range<usize>, run: &Range<usize>, copy: &mut [f32]) -> Words {
         if !self.strided {
             let (x, stride) = Rows { values: self.values, width: self.inner }.read(rows, run, copy);
             return (x, stride, 1);
@@ -42,7 +44,7 @@ impl<E: Element> Side<'_, E> {
             return (start.cast(), 1, self.extent);
         }
         let width = rows.len();
-        self.interleave(rows, run, copy, width);
+        self.interleave::<V>(rows, run, copy, width);
         (copy.as_ptr(), 1, width)
     }
 
@@ -59,7 +61,7 @@ impl<E: Element> Side<'_, E> {
             return (start.cast(), self.extent);
         }
         if self.strided {
-            self.interleave(columns, run, copy, PANEL);
+            self.interleave::<V>(columns, run, copy, PANEL);
         } else {
             self.transpose::<V>(columns, run, copy);
         }
@@ -68,8 +70,9 @@ impl<E: Element> Side<'_, E> {
 
     /// [run / PAIR, width] words of a side stored [inner, extent]. Columns beyond are left as they are.
     #[inline(always)]
-    fn interleave(&self, columns: Range<usize>, run: &Range<usize>, to: &mut [f32], width: usize) {
+    fn interleave<V: Vector>(&self, columns: Range<usize>, run: &Range<usize>, to: &mut [f32], width: usize) {
         let row = |k: usize| &self.values[k * self.extent..][columns.clone()];
+        let in_vectors = columns.len() - columns.len() % V::LANES;
         for (k, to) in run.clone().step_by(E::PAIR).zip(to.chunks_exact_mut(width)) {
             let to = &mut to[..columns.len()];
             if E::PAIR == 1 {
@@ -77,17 +80,19 @@ impl<E: Element> Side<'_, E> {
                 to.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
                 continue;
             }
-            let (low, to): (&[u16], &mut [u32]) = (bytemuck::cast_slice(row(k)), bytemuck::cast_slice_mut(to));
-            let high: &[u16] = if k + 1 < run.end { bytemuck::cast_slice(row(k + 1)) } else { &[] };
-            match (low.first_chunk::<PANEL>(), high.first_chunk::<PANEL>(), to.first_chunk_mut::<PANEL>()) {
-                (Some(low), Some(high), Some(to)) if columns.len() == PANEL => {
-                    *to = std::array::from_fn(|i| u32::from(low[i]) | u32::from(high[i]) << 16);
+            let low: &[bf16] = bytemuck::cast_slice(row(k));
+            let high: &[bf16] = if k + 1 < run.end { bytemuck::cast_slice(row(k + 1)) } else { &[] };
+            let in_vectors = if high.is_empty() { 0 } else { in_vectors };
+            for column in (0..in_vectors).step_by(V::LANES) {
+                // SAFETY: these are whole vectors of both rows and of the target.
+                unsafe {
+                    let [low, high] = [low, high].map(|row| V::load_bf16(row.as_ptr().add(column)));
+                    low.join_halves(high).store(to.as_mut_ptr().add(column));
                 }
-                _ => {
-                    for (i, (to, &low)) in to.iter_mut().zip(low).enumerate() {
-                        *to = u32::from(low) | u32::from(high.get(i).copied().unwrap_or(0)) << 16;
-                    }
-                }
+            }
+            for column in in_vectors..columns.len() {
+                let high = high.get(column).map_or(0, |high| u32::from(high.to_bits()));
+                to[column] = f32::from_bits(u32::from(low[column].to_bits()) | high << 16);
             }
         }
     }
@@ -114,8 +119,8 @@ impl<E: Element> Side<'_, E> {
                     }
                     for (column, row) in block.chunks_exact_mut(V::LANES).take(group.len()).enumerate() {
                         let start = start.wrapping_byte_add(column * self.inner * size_of::<E>());
-                        if length == step {
-                            V::load(start).store(row.as_mut_ptr());
+                        if length.is_multiple_of(E::PAIR) {
+                            V::load_partial(start, length / E::PAIR).store(row.as_mut_ptr());
                         } else {
                             row.fill(0.0);
                             let row = row.as_mut_ptr().cast::<E>();

@@ -191,7 +191,8 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
 ) {
     let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next, x_segment, .. } = factors;
     // Each tile fetches its share of the next panel, two lines at a time.
-    let mut ahead = next.wrapping_add((row / TILE_ROWS % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+    let next = if next.is_null() { panel } else { next };
+    let mut ahead = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
     let mut panel = panel.wrapping_add(segment * depth * panel_stride + column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
     let mut x: [*const f32; 5] =
@@ -212,6 +213,8 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
             panel = panel.wrapping_add(STEPS * panel_stride);
         }
         for _ in 0..depth - unrolled * STEPS {
+            prefetch(ahead);
+            ahead = ahead.wrapping_add(PANEL / FETCHING_TILES);
             step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
             x = x.map(|x| x.wrapping_add(x_step));
             panel = panel.wrapping_add(panel_stride);
