@@ -27,7 +27,11 @@ impl<'a, E: Element> Contraction<'a, E> {
         if E::PAIR == 1 { 0 } else { BLOCK_WORDS * words::<E>(spec.width) }
     }
 
-    pub fn new(inputs: &'a CrossEntropyInputs<E>, spec: &'a CrossEntropySpec, scratch: &'a mut [f32]) -> Self {
+    pub fn new(
+        inputs: &'a CrossEntropyInputs<E>,
+        spec: &'a CrossEntropySpec,
+        scratch: &'a mut [f32],
+    ) -> Self {
         Self { inputs, spec, split: scratch, vocabulary: 0..0 }
     }
 
@@ -168,7 +172,10 @@ impl Vectorized for JoinRows<'_> {
                     let values = self.values.as_mut_ptr();
                     let first = V::load(values.add(at(row)));
                     let second = if row + 1 < rows { V::load(values.add(at(row + 1))) } else { V::zero() };
-                    first.rounded_to_bf16().join_halves(second.rounded_to_bf16()).store(values.add(at(row / 2)));
+                    first
+                        .rounded_to_bf16()
+                        .join_halves(second.rounded_to_bf16())
+                        .store(values.add(at(row / 2)));
                 }
             }
         }

@@ -74,11 +74,8 @@ fn check_as<E: Element>(width: usize, vocab: usize, targets: &[u32], seed: u64) 
     for isa in Isa::available() {
         let what = format!("{isa:?} {} bytes {tokens} x {width} -> {vocab}", size_of::<E>());
         let spec = CrossEntropySpec { tokens, width, vocab, isa };
-        let inputs = CrossEntropyInputs {
-            hidden: In::of(&stored),
-            packed: In::of(&packed),
-            targets: In::of(targets),
-        };
+        let inputs =
+            CrossEntropyInputs { hidden: In::of(&stored), packed: In::of(&packed), targets: In::of(targets) };
         let mut loss = vec![f32::NAN; tokens];
         run(&ProjectedCrossEntropy::new(inputs, Out::of(&mut loss), spec).unwrap());
         assert_close(&loss, &expected.loss, width + vocab, &what);

@@ -154,7 +154,8 @@ impl<E: Element> Kernel for ProjectedCrossEntropyWeightGrad<E> {
             }
         }
         // SAFETY: these rows belong to this part alone.
-        let gradient = unsafe { self.weight_gradient.range(vocabulary.start * width..vocabulary.end * width) };
+        let gradient =
+            unsafe { self.weight_gradient.range(vocabulary.start * width..vocabulary.end * width) };
         gradient.iter_mut().zip(sums).for_each(|(to, sum)| *to = E::narrow(*sum));
     }
 }

@@ -37,7 +37,8 @@ impl<E: Element> LowRankTerm<E> {
 
     /// A panel of v times the scale: [rank / PAIR, PANEL, PAIR].
     pub fn pack(&self, outputs: usize, columns: Range<usize>, isa: Isa, packed: &mut [f32]) {
-        let v = Side { values: self.v.as_slice(), extent: outputs, inner: self.rank, strided: self.transpose };
+        let v =
+            Side { values: self.v.as_slice(), extent: outputs, inner: self.rank, strided: self.transpose };
         isa.run(ScaledPanel { v, columns, scale: self.scale, packed });
     }
 
@@ -62,7 +63,7 @@ impl<E: Element> Vectorized for ScaledPanel<'_, E> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let rank = self.v.inner;
-        let (panel, stride) = self.v.panel::<V>(self.columns, &(0..rank), self.packed);
+        let (panel, stride) = self.v.panel::<V>(self.columns, &(0..rank), self.packed, PANEL);
         let scale = V::splat(self.scale);
         for k in 0..words::<E>(rank) {
             for lane in (0..PANEL).step_by(V::LANES) {
@@ -72,9 +73,9 @@ impl<E: Element> Vectorized for ScaledPanel<'_, E> {
                     let scaled = if E::PAIR == 1 {
                         value.mul(scale)
                     } else {
-                        let [low, high] = [value.low_halves(), value.high_halves()]
-                            .map(|half| half.mul(scale).rounded_to_bf16());
-                        low.join_halves(high)
+                        // No closure: it would be compiled without the vectors' instructions.
+                        let low = value.low_halves().mul(scale).rounded_to_bf16();
+                        low.join_halves(value.high_halves().mul(scale).rounded_to_bf16())
                     };
                     scaled.store(self.packed.as_mut_ptr().add(k * PANEL + lane));
                 }

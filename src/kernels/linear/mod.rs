@@ -8,9 +8,7 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{
-    Block, Factors, Grid, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows,
-};
+use super::matmul::{Block, Factors, Grid, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows};
 use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
 use super::split::expect_len;

@@ -110,7 +110,6 @@ fn agrees_with_f64_where_k_is_cut_and_rows_are_copied() {
 fn wrong_lengths_are_refused() {
     let x = [0.0f32; 6];
     let mut y = [0.0; 4];
-    let spec =
-        LinearSpec { rows: 2, inputs: 3, outputs: 2, transpose_weight: false, isa: Isa::Portable };
+    let spec = LinearSpec { rows: 2, inputs: 3, outputs: 2, transpose_weight: false, isa: Isa::Portable };
     assert!(Linear::new(In::of(&x), In::of(&x), None, None, Out::of(&mut y), spec).is_err());
 }

@@ -48,24 +48,25 @@ impl<E: Element> Side<'_, E> {
         (copy.as_ptr(), 1, width)
     }
 
-    /// This side's `columns` as a panel: the address and the words from k to k.
+    /// This side's `columns` as a panel of `width` or wider: the address and the words from k to k.
     #[inline(always)]
     pub fn panel<V: Vector>(
         &self,
         columns: Range<usize>,
         run: &Range<usize>,
         copy: &mut [f32],
+        width: usize,
     ) -> (*const f32, usize) {
         if self.strided && E::PAIR == 1 && columns.len() == PANEL {
             let start = self.values.as_ptr().wrapping_add(run.start * self.extent + columns.start);
             return (start.cast(), self.extent);
         }
         if self.strided {
-            self.interleave::<V>(columns, run, copy, PANEL);
+            self.interleave::<V>(columns, run, copy, width);
         } else {
-            self.transpose::<V>(columns, run, copy);
+            self.transpose::<V>(columns, run, copy, width);
         }
-        (copy.as_ptr(), PANEL)
+        (copy.as_ptr(), width)
     }
 
     /// [run / PAIR, width] words of a side stored [inner, extent]. Columns beyond are left as they are.
@@ -86,7 +87,8 @@ impl<E: Element> Side<'_, E> {
             for column in (0..in_vectors).step_by(V::LANES) {
                 // SAFETY: these are whole vectors of both rows and of the target.
                 unsafe {
-                    let [low, high] = [low, high].map(|row| V::load_bf16(row.as_ptr().add(column)));
+                    let low = V::load_bf16(low.as_ptr().add(column));
+                    let high = V::load_bf16(high.as_ptr().add(column));
                     low.join_halves(high).store(to.as_mut_ptr().add(column));
                 }
             }
@@ -97,16 +99,16 @@ impl<E: Element> Side<'_, E> {
         }
     }
 
-    /// [run / PAIR, PANEL] words of a side stored [extent, inner], k rounded up to whole vectors. Columns beyond hold
+    /// [run / PAIR, width] words of a side stored [extent, inner], k rounded up to whole vectors. Columns beyond hold
     /// anything.
     #[inline(always)]
-    fn transpose<V: Vector>(&self, columns: Range<usize>, run: &Range<usize>, to: &mut [f32]) {
+    fn transpose<V: Vector>(&self, columns: Range<usize>, run: &Range<usize>, to: &mut [f32], width: usize) {
         let step = V::LANES * E::PAIR;
         let whole_rows = (self.inner * size_of::<E>()).is_multiple_of(size_of::<f32>());
         for first in columns.clone().step_by(V::LANES) {
             let group = first..columns.end.min(first + V::LANES);
             let mut block = [0.0f32; BLOCK * BLOCK];
-            for (k, to) in run.clone().step_by(step).zip(to.chunks_exact_mut(V::LANES * PANEL)) {
+            for (k, to) in run.clone().step_by(step).zip(to.chunks_exact_mut(V::LANES * width)) {
                 let length = step.min(run.end - k);
                 let start = self.values[first * self.inner + k..].as_ptr().cast::<f32>();
                 let to = to[first - columns.start..].as_mut_ptr();
@@ -114,7 +116,7 @@ impl<E: Element> Side<'_, E> {
                 // only whole rows of words are read where they lie.
                 unsafe {
                     if group.len() == V::LANES && length == step && whole_rows {
-                        V::transpose(start, words::<E>(self.inner), to, PANEL);
+                        V::transpose(start, words::<E>(self.inner), to, width);
                         continue;
                     }
                     for (column, row) in block.chunks_exact_mut(V::LANES).take(group.len()).enumerate() {
@@ -127,7 +129,7 @@ impl<E: Element> Side<'_, E> {
                             std::ptr::copy_nonoverlapping(start.cast::<E>(), row, length);
                         }
                     }
-                    V::transpose(block.as_ptr(), V::LANES, to, PANEL);
+                    V::transpose(block.as_ptr(), V::LANES, to, width);
                 }
             }
         }

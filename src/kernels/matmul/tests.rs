@@ -60,7 +60,9 @@ proptest! {
 
 #[test]
 fn agrees_with_f64_where_k_is_cut() {
-    for (rows, inner, columns) in [(8, 600, 100), (130, 300, 8), (60, 513, 64), (20, 257, 1024), (70, 1100, 9), (9, 1101, 70)] {
+    for (rows, inner, columns) in
+        [(8, 600, 100), (130, 300, 8), (60, 513, 64), (20, 257, 1024), (70, 1100, 9), (9, 1101, 70)]
+    {
         for (transpose_left, transpose_right) in [(false, false), (false, true), (true, false), (true, true)]
         {
             let isa = Isa::Portable;

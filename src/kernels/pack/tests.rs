@@ -41,8 +41,7 @@ fn check<D: Element + PartialEq + std::fmt::Debug>(outputs: usize, inputs: usize
         for first in (0..inputs).step_by(PANEL) {
             let panels = outputs.div_ceil(PANEL);
             let mut to = vec![f32::NAN; TransposedPanel::<D>::words(panels)];
-            let to_panel =
-                TransposedPanel { packed: &packed, inputs, first, panels: 0..panels, to: &mut to };
+            let to_panel = TransposedPanel { packed: &packed, inputs, first, panels: 0..panels, to: &mut to };
             isa.run(to_panel);
             let panel = &bytemuck::cast_slice::<f32, D>(&to)[..words::<D>(outputs) * PANEL * D::PAIR];
             let columns = PANEL.min(inputs - first);
