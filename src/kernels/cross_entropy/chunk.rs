@@ -5,20 +5,23 @@ use crate::kernels::matmul::even;
 use crate::kernels::pack::{Element, words};
 
 /// Tokens are taken in vectors of this many lanes, the last of which may be partly empty.
-pub const LANES: usize = 16;
-/// Most vectors of tokens per chunk: their hidden states and gradients stay in the second-level cache.
-const MOST_VECTORS: usize = 6;
+const LANES: usize = 16;
 /// Most tokens per chunk.
-pub const CHUNK: usize = LANES * MOST_VECTORS;
+pub const CHUNK: usize = LANES * 8;
 /// Most vectors that one tile multiplies.
 const GROUP_VECTORS: usize = 3;
 /// The number of chunks is a multiple of this where tokens suffice, so that threads finish together.
 const CHUNK_MULTIPLE: usize = 2;
 
+/// Most vectors of tokens per chunk: their hidden states and gradients stay in the second-level cache.
+const fn most_vectors<E: Element>() -> usize {
+    if E::PAIR == 1 { 6 } else { 8 }
+}
+
 /// How many chunks so many supervised tokens make; never fewer for more.
-pub fn chunks(supervised: usize) -> usize {
+pub fn chunks<E: Element>(supervised: usize) -> usize {
     let vectors = supervised.div_ceil(LANES);
-    vectors.div_ceil(MOST_VECTORS).next_multiple_of(CHUNK_MULTIPLE).min(vectors)
+    vectors.div_ceil(most_vectors::<E>()).next_multiple_of(CHUNK_MULTIPLE).min(vectors)
 }
 
 /// The supervised tokens of one part, at most [`CHUNK`].
@@ -29,10 +32,10 @@ pub struct Chunk {
 
 impl Chunk {
     /// The chunk of a part; empty beyond the last. Chunks of one step have nearly equal length.
-    pub fn find(targets: &[u32], vocab: usize, part: usize) -> Self {
+    pub fn find<E: Element>(targets: &[u32], vocab: usize, part: usize) -> Self {
         let supervised = || (0..targets.len()).filter(|&token| (targets[token] as usize) < vocab);
         let count = supervised().count();
-        let chunks = chunks(count);
+        let chunks = chunks::<E>(count);
         if part >= chunks {
             return Self { tokens: [0; CHUNK], len: 0 };
         }
@@ -60,7 +63,7 @@ impl Chunk {
         self.len.next_multiple_of(LANES)
     }
 
-    /// The lanes in one or two groups, each as wide as a tile or narrower.
+    /// The lanes in few groups, each as wide as a tile or narrower.
     pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let vectors = self.len.div_ceil(LANES);
         let groups = vectors.div_ceil(GROUP_VECTORS);
@@ -96,6 +99,6 @@ impl Chunk {
 }
 
 /// The tokens that a part zeroes where they have no target: fixed by position.
-pub fn positions(tokens: usize, part: usize) -> Range<usize> {
-    even(tokens, chunks(tokens), part)
+pub fn positions<E: Element>(tokens: usize, part: usize) -> Range<usize> {
+    even(tokens, chunks::<E>(tokens), part)
 }

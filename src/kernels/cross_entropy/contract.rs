@@ -1,12 +1,8 @@
 use std::ops::Range;
 
-use half::bf16;
-
 use super::block::BLOCK_WORDS;
-use super::chunk::LANES;
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::kernels::matmul::{Factors, Output, Partial, Strip};
-use crate::kernels::number::Float;
 use crate::kernels::pack::{Element, PANEL, split_halves, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
@@ -133,7 +129,7 @@ impl Vectorized for Split<'_> {
     fn run<V: Vector>(self) {
         for (row, to) in self.to.chunks_exact_mut(PANEL).enumerate() {
             // SAFETY: the weight has as many rows as `to`.
-            unsafe { split_halves(self.from.add(row * PANEL), to.as_mut_ptr()) };
+            unsafe { split_halves::<V>(self.from.add(row * PANEL), to.as_mut_ptr()) };
         }
     }
 }
@@ -167,17 +163,20 @@ impl Vectorized for JoinRows<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let lanes = self.lanes;
-        let bits = |value: f32| u32::from(<bf16 as Float>::narrow(value).to_bits());
-        for row in (0..self.values.len() / lanes).step_by(2) {
-            for lane in (0..lanes).step_by(LANES) {
-                // Arrays, so that the compiler sees that the rows do not overlap what is written.
-                let read = |row: usize| self.values[row * lanes + lane..].first_chunk::<LANES>().copied();
-                let first = read(row).unwrap_or_default();
-                let second = if (row + 1) * lanes < self.values.len() { read(row + 1) } else { None };
-                let second = second.unwrap_or_default();
-                let pairs: [f32; LANES] =
-                    std::array::from_fn(|i| f32::from_bits(bits(first[i]) | bits(second[i]) << 16));
-                self.values[row / 2 * lanes + lane..][..LANES].copy_from_slice(&pairs);
+        let rows = self.values.len() / lanes;
+        for row in (0..rows).step_by(2) {
+            for lane in (0..lanes).step_by(V::LANES) {
+                let at = |row: usize| row * lanes + lane;
+                // SAFETY: lanes are whole vectors; both rows are read before the one that is written.
+                unsafe {
+                    let values = self.values.as_mut_ptr();
+                    let first = V::load(values.add(at(row)));
+                    let second = if row + 1 < rows { V::load(values.add(at(row + 1))) } else { V::zero() };
+                    first
+                        .rounded_to_bf16()
+                        .join_halves(second.rounded_to_bf16())
+                        .store(values.add(at(row / 2)));
+                }
             }
         }
     }

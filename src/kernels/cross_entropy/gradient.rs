@@ -59,7 +59,7 @@ impl<E: Element> ProjectedCrossEntropyGrad<E> {
         let CrossEntropySpec { tokens, width, vocab, .. } = self.spec;
         let targets = self.inputs.targets.as_slice();
         let CrossEntropyGradOutputs { loss, log_sum_exp, hidden_gradient } = &self.outputs;
-        for token in positions(tokens, part) {
+        for token in positions::<E>(tokens, part) {
             if targets[token] as usize >= vocab {
                 // SAFETY: an ignored token belongs to the part of its position.
                 unsafe {
@@ -105,7 +105,7 @@ impl<E: Element> ProjectedCrossEntropyGrad<E> {
 
 impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
     fn parts(&self) -> usize {
-        chunks(self.spec.tokens)
+        chunks::<E>(self.spec.tokens)
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -117,7 +117,7 @@ impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
         self.zero_ignored(part);
         let CrossEntropySpec { width, vocab, isa, .. } = self.spec;
         let targets = self.inputs.targets.as_slice();
-        let chunk = Chunk::find(targets, vocab, part);
+        let chunk = Chunk::find::<E>(targets, vocab, part);
         let lanes = chunk.lanes();
         let mut scratch = Scratch::new(scratch);
         let hidden = scratch.take(lanes * words::<E>(width));

@@ -27,7 +27,7 @@ impl<E: Element> ProjectedCrossEntropy<E> {
 
 impl<E: Element> Kernel for ProjectedCrossEntropy<E> {
     fn parts(&self) -> usize {
-        chunks(self.spec.tokens)
+        chunks::<E>(self.spec.tokens)
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -37,13 +37,13 @@ impl<E: Element> Kernel for ProjectedCrossEntropy<E> {
     fn run(&self, part: usize, scratch: &mut [u8]) {
         let CrossEntropySpec { tokens, width, vocab, isa } = self.spec;
         let targets = self.inputs.targets.as_slice();
-        for token in positions(tokens, part) {
+        for token in positions::<E>(tokens, part) {
             if targets[token] as usize >= vocab {
                 // SAFETY: an ignored token belongs to the part of its position.
                 unsafe { self.loss.range(token..token + 1) }.fill(0.0);
             }
         }
-        let chunk = Chunk::find(targets, vocab, part);
+        let chunk = Chunk::find::<E>(targets, vocab, part);
         let mut scratch = Scratch::new(scratch);
         let hidden = scratch.take(chunk.lanes() * words::<E>(width));
         chunk.gather(&self.inputs, &self.spec, hidden);

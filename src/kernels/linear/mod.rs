@@ -126,7 +126,7 @@ impl<E: Element + Written> Linear<E> {
         for (panel, packed) in panels.zip(packed.chunks_exact_mut(term.panel_words())) {
             let first = panel * PANEL;
             let columns = first..first + self.grid.panel_columns(panel);
-            term.pack(self.spec.outputs, columns, bytemuck::cast_slice_mut(packed));
+            term.pack(self.spec.outputs, columns, self.spec.isa, packed);
         }
     }
 

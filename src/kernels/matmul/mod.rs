@@ -15,6 +15,7 @@ pub(in crate::kernels) use grid::{Block, Grid, even, even_rows};
 pub(in crate::kernels) use output::{Output, Partial, Written};
 pub(in crate::kernels) use rows::Rows;
 pub(in crate::kernels) use scratch::Scratch;
+pub(in crate::kernels) use side::Side;
 pub(in crate::kernels) use strip::{Factors, Strip, TILE_ROWS};
 
 use super::simd::Isa;

@@ -9,8 +9,8 @@ use crate::kernels::simd::{Vector, Vectorized};
 const BLOCK_ROWS: usize = 8 * TILE_ROWS;
 /// Rows per part of a product with few columns, beside which laying out the panel takes longest.
 const THIN_BLOCK_ROWS: usize = 256;
-/// Words of the longest run of k in one pass: a panel and the lines of a transposed left side stay in cache.
-const BLOCK_WORDS: usize = 256;
+/// Words of a panel in one pass over k: it and the lines of a transposed left side stay in the first-level cache.
+const PANEL_WORDS: usize = 256 * PANEL;
 /// Bytes of panels per part.
 const BLOCK_BYTES: usize = 4 << 20;
 /// Columns that are few. Where the left side is stored transposed too, the product is computed transposed.
@@ -41,16 +41,27 @@ impl<E: Element, P: Written + Element> MatMul<E, P> {
         Grid::new(rows, columns, Block { rows: block_rows, panel_bytes, bytes: BLOCK_BYTES })
     }
 
+    /// Words from k to k of a panel: half a panel suffices for very few columns.
+    fn panel_width(&self) -> usize {
+        let columns = self.sides(0).1.extent;
+        if columns <= PANEL / 2 { PANEL / 2 } else { PANEL }
+    }
+
+    /// Most k in one pass.
+    fn run_length(&self) -> usize {
+        PANEL_WORDS / self.panel_width() * E::PAIR
+    }
+
     /// Whether sums stay in scratch memory until all k are added.
     fn keeps_sums(&self) -> bool {
-        self.is_swapped() || P::PAIR > 1 && words::<E>(self.spec.inner) > BLOCK_WORDS
+        self.is_swapped() || P::PAIR > 1 && self.spec.inner > self.run_length()
     }
 
     /// Words of scratch memory: rows, a panel, sums.
     fn lengths(&self, grid: &Grid) -> [usize; 3] {
-        let run = self.spec.inner.min(BLOCK_WORDS * E::PAIR);
+        let run = self.spec.inner.min(self.run_length());
         let rows = self.sides(0).0.rows_scratch(grid.block_rows(), run);
-        let panel = words::<E>(run).next_multiple_of(PANEL) * PANEL;
+        let panel = words::<E>(run).next_multiple_of(PANEL) * self.panel_width();
         let sums = if self.keeps_sums() { grid.block_rows() * grid.block_panels() * PANEL } else { 0 };
         [rows, panel, sums]
     }
@@ -81,7 +92,7 @@ impl<E: Element, P: Written + Element> Kernel for MatMul<E, P> {
             panel: scratch.take(panel),
             sums: scratch.take(sums),
         };
-        let step = BLOCK_WORDS * E::PAIR;
+        let step = self.run_length();
         for start in (0..self.spec.inner.max(1)).step_by(step) {
             pass.add(start..self.spec.inner.min(start + step));
         }
@@ -109,6 +120,7 @@ struct LayOut<'a, E> {
     columns: Range<usize>,
     run: &'a Range<usize>,
     to: &'a mut [f32],
+    width: usize,
 }
 
 impl<E: Element> Vectorized for LayOut<'_, E> {
@@ -116,7 +128,7 @@ impl<E: Element> Vectorized for LayOut<'_, E> {
 
     #[inline(always)]
     fn run<V: Vector>(self) -> Self::Output {
-        self.side.panel::<V>(self.columns, self.run, self.to)
+        self.side.panel::<V>(self.columns, self.run, self.to, self.width)
     }
 }
 
@@ -133,7 +145,7 @@ impl<E: Element> Vectorized for ReadRows<'_, E> {
 
     #[inline(always)]
     fn run<V: Vector>(self) -> Words {
-        self.side.rows(self.rows, self.run, self.to)
+        self.side.rows::<V>(self.rows, self.run, self.to)
     }
 }
 
@@ -146,8 +158,13 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
         for (index, panel) in self.panels.clone().enumerate() {
             let first = panel * PANEL;
             let width = self.grid.panel_columns(panel);
-            let to = &mut *self.panel;
-            let task = LayOut { side: columns, columns: first..first + width, run: &run, to };
+            let task = LayOut {
+                side: columns,
+                columns: first..first + width,
+                run: &run,
+                to: &mut *self.panel,
+                width: self.product.panel_width(),
+            };
             let (panel, panel_stride) = self.product.spec.isa.run(task);
             let at = (self.matrix * rows.extent + self.rows.start) * columns.extent + first;
             let depth = words::<E>(run.len());

@@ -193,7 +193,8 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
 ) {
     let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next, x_segment, .. } = factors;
     // Each tile fetches its share of the next panel, two lines at a time.
-    let mut ahead = next.wrapping_add((row / TILE_ROWS % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+    let fetch = !next.is_null();
+    let mut ahead = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
     let mut panel = panel.wrapping_add(segment * depth * panel_stride + column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
     let mut x: [*const f32; 5] =
@@ -203,9 +204,11 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
     unsafe {
         let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
         for _ in 0..unrolled {
-            prefetch(ahead);
-            prefetch(ahead.wrapping_add(PANEL / 2));
-            ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
+            if fetch {
+                prefetch(ahead);
+                prefetch(ahead.wrapping_add(PANEL / 2));
+                ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
+            }
             step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
             step::<V, R, C, PAIRS, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
             step::<V, R, C, PAIRS, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
@@ -214,6 +217,10 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
             panel = panel.wrapping_add(STEPS * panel_stride);
         }
         for _ in 0..depth - unrolled * STEPS {
+            if fetch {
+                prefetch(ahead);
+                ahead = ahead.wrapping_add(PANEL / FETCHING_TILES);
+            }
             step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
             x = x.map(|x| x.wrapping_add(x_step));
             panel = panel.wrapping_add(panel_stride);

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use half::bf16;
+
 use super::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
@@ -40,7 +42,7 @@ impl<E: Element> Vectorized for TransposedPanel<'_, E> {
             unsafe {
                 if E::PAIR == 2 {
                     for row in 0..rows {
-                        split_halves(from.add(row * PANEL), block.as_mut_ptr().add(row * PANEL));
+                        split_halves::<V>(from.add(row * PANEL), block.as_mut_ptr().add(row * PANEL));
                     }
                     transpose::<V>(block.as_ptr(), PANEL / 2, to);
                 } else if rows == PANEL {
@@ -76,10 +78,10 @@ unsafe fn transpose<V: Vector>(from: *const f32, columns: usize, to: &mut [f32])
 /// # Safety
 /// There are PANEL words at both addresses.
 #[inline(always)]
-pub unsafe fn split_halves(from: *const f32, to: *mut f32) {
-    // SAFETY: as promised by the caller; words of bf16 need not be aligned.
-    let pairs = unsafe { from.cast::<[u32; PANEL]>().read_unaligned() };
-    let halves = [pairs.map(|pair| pair as u16), pairs.map(|pair| (pair >> 16) as u16)];
-    // SAFETY: as above.
-    unsafe { to.cast::<[[u16; PANEL]; 2]>().write_unaligned(halves) };
+pub unsafe fn split_halves<V: Vector>(from: *const f32, to: *mut f32) {
+    let to = to.cast::<bf16>();
+    for column in (0..PANEL).step_by(V::LANES) {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load(from.add(column)).split_halves(to.add(column), to.add(PANEL + column)) };
+    }
 }

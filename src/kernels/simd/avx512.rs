@@ -164,12 +164,8 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16) {
         call!({
-            let bits = _mm512_castps_si512(self.0);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
-            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
+            let upper = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.rounded_to_bf16().0));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper))
         })
     }
 
@@ -251,6 +247,35 @@ impl Vector for F32x16 {
     fn high_halves(self) -> Self {
         let mask = f32::from_bits(0xffff_0000);
         call!(Self(_mm512_and_ps(self.0, _mm512_set1_ps(mask))))
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        call!({
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+            Self(_mm512_castsi512_ps(rounded))
+        })
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        call!({
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high.high_halves().0))))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn split_halves(self, low: *mut bf16, high: *mut bf16) {
+        call!({
+            let bits = _mm512_castps_si512(self.0);
+            _mm256_storeu_si256(low.cast(), _mm512_cvtepi32_epi16(bits));
+            _mm256_storeu_si256(high.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits)));
+        })
     }
 
     #[inline(always)]

@@ -58,6 +58,24 @@ pub trait Vector: Copy {
     fn low_halves(self) -> Self;
     /// The upper bf16 of each lane, widened.
     fn high_halves(self) -> Self;
+    /// Rounded to bf16, which is the upper half of each lane; the lower half holds anything.
+    fn rounded_to_bf16(self) -> Self;
+    /// Upper halves of both: `self`'s below, `high`'s above.
+    fn join_halves(self, high: Self) -> Self;
+
+    /// Stores the lower and the upper half of each lane.
+    ///
+    /// # Safety
+    /// Both are valid for writing `LANES` elements.
+    #[inline(always)]
+    unsafe fn split_halves(self, low: *mut bf16, high: *mut bf16) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            self.low_halves().store_bf16(low);
+            self.high_halves().store_bf16(high);
+        }
+    }
+
     /// Sum of the lanes.
     fn sum(self) -> f32;
     /// Largest lane.
