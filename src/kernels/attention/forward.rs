@@ -215,6 +215,10 @@ impl<E: Element> Block<'_, E> {
             let first = self.queries.start + slab * width;
             first..(first + width).min(self.queries.end)
         };
+        for head in self.first_head..self.first_head + self.group {
+            let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
+            self.head(self.q, self.heads, head).prefetch(rows);
+        }
         for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
             self.start::<V, F>(&queries(slab), &mut tile, &mut Slab::new(floats, padded, columns));
         }
@@ -225,8 +229,12 @@ impl<E: Element> Block<'_, E> {
             }
             let rows = self.key_rows + keys.start..self.key_rows + keys.end;
             let kv_heads = self.spec.kv_heads;
-            self.head(self.k, kv_heads, self.kv_head).load_along::<F>(rows.clone(), tile.k);
-            self.head(self.v, kv_heads, self.kv_head).load_across::<F>(rows, tile.v);
+            let (k, v) = (self.head(self.k, kv_heads, self.kv_head), self.head(self.v, kv_heads, self.kv_head));
+            k.load_along::<F>(rows.clone(), tile.k);
+            v.load_across::<F>(rows.clone(), tile.v);
+            let next = rows.end..self.key_rows + self.keys.min(keys.end + KEYS);
+            k.prefetch(next.clone());
+            v.prefetch(next);
             for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
                 let mut state = Slab::new(floats, padded, columns);
                 self.step::<V, F>(&queries(slab), &keys, &mut tile, &mut state);

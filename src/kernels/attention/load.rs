@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::format::Format;
 use super::padded;
 use crate::kernels::number::Element;
-use crate::kernels::simd::Vector;
+use crate::kernels::simd::{Vector, prefetch};
 
 /// One head of a row-major matrix of tokens: columns `offset..offset + head_dim` of rows `stride` apart.
 #[derive(Clone, Copy)]
@@ -21,6 +21,16 @@ impl<'a, E: Element> Head<'a, E> {
     pub fn row(&self, row: usize) -> &'a [E] {
         let start = row * self.stride + self.offset;
         &self.values[start..start + self.head_dim]
+    }
+
+    /// Asks for rows ahead of their use: they lie too far apart for the machine to see the pattern.
+    #[inline(always)]
+    pub fn prefetch(&self, rows: Range<usize>) {
+        for row in rows {
+            for line in self.row(row).chunks(64 / size_of::<E>()) {
+                prefetch(line.as_ptr().cast());
+            }
+        }
     }
 
     /// to [at least rows, words]: factors of products along head_dim; zeros in rows past the end.

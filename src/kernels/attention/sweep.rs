@@ -135,6 +135,7 @@ impl<E: Element> Sweep<'_, E> {
             let queries = first..(first + width).min(seq);
             let owned = first < own.end;
             self.start::<V, F>(&queries, &mut slab);
+            self.prefetch(queries.end..(queries.end + width).min(seq));
             // A query sees earlier keys; keys before the band only matter to its own queries.
             let tiles = if owned { 0..queries.end } else { own.clone() };
             for first in tiles.clone().step_by(KEYS) {
@@ -201,6 +202,19 @@ impl<E: Element> Sweep<'_, E> {
                 let lse = self.inputs.lse.as_slice()[row * heads + self.band.kv_head * group + i];
                 slab.offset[column] = -lse * std::f32::consts::LOG2_E;
                 slab.delta[column] = dot(out.row(row), dout.row(row));
+            }
+        }
+    }
+
+    /// Asks for the next slab of queries.
+    #[inline(always)]
+    fn prefetch(&self, queries: Range<usize>) {
+        let AttentionSpec { seq, heads, kv_heads, .. } = *self.spec;
+        let first_row = self.band.sequence * seq;
+        let rows = first_row + queries.start..first_row + queries.end;
+        for head in self.band.kv_head * heads / kv_heads..(self.band.kv_head + 1) * heads / kv_heads {
+            for values in [&self.inputs.q, &self.inputs.out, &self.inputs.dout] {
+                self.head(values.as_slice(), heads, head).prefetch(rows.clone());
             }
         }
     }

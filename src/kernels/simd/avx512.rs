@@ -288,32 +288,35 @@ impl Vector for F32x16 {
         call!(_mm512_reduce_max_ps(self.0))
     }
 
-    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last.
+    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last. No closures: they
+    /// are compiled before they are inlined, without the instruction set.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         call!({
-            let rows: [_; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_row)));
-            let pairs: [_; 16] = std::array::from_fn(|i| match i % 2 {
-                0 => _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1])),
-                _ => _mm512_castps_pd(_mm512_unpackhi_ps(rows[i - 1], rows[i])),
-            });
-            // fours[4 j + c] holds columns c, c + 4, .. of rows 4 j..4 j + 4.
-            let fours: [_; 16] = std::array::from_fn(|i| {
-                let (first, second) = (i - i % 4 + i % 4 / 2, i - i % 4 + i % 4 / 2 + 2);
-                _mm512_castpd_ps(match i % 2 {
-                    0 => _mm512_unpacklo_pd(pairs[first], pairs[second]),
-                    _ => _mm512_unpackhi_pd(pairs[first], pairs[second]),
-                })
-            });
+            let (mut rows, mut pairs) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_pd(); 16]);
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_row));
+            }
+            for i in (0..16).step_by(2) {
+                pairs[i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+                pairs[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+            }
+            // Then row 4 j + c holds columns c, c + 4, .. of rows 4 j..4 j + 4.
+            for i in (0..16).step_by(4) {
+                rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[i], pairs[i + 2]));
+                rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[i], pairs[i + 2]));
+                rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[i + 1], pairs[i + 3]));
+                rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[i + 1], pairs[i + 3]));
+            }
             for c in 0..4 {
-                let [a, b, e, d] = [fours[c], fours[c + 4], fours[c + 8], fours[c + 12]];
+                let [a, b, e, d] = [rows[c], rows[c + 4], rows[c + 8], rows[c + 12]];
                 let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(e, d)];
                 let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(e, d)];
-                let at = |column: usize| to.add(column * to_row);
-                _mm512_storeu_ps(at(c), _mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
-                _mm512_storeu_ps(at(c + 4), _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
-                _mm512_storeu_ps(at(c + 8), _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
-                _mm512_storeu_ps(at(c + 12), _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
+                let to = to.add(c * to_row);
+                _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
+                _mm512_storeu_ps(to.add(4 * to_row), _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
+                _mm512_storeu_ps(to.add(8 * to_row), _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
+                _mm512_storeu_ps(to.add(12 * to_row), _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
             }
         });
     }
