@@ -10,7 +10,7 @@ use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
 /// Words of vocabulary that are projected, and contracted, at a time: their weights stay in the second-level cache.
-pub const BLOCK_WORDS: usize = 4 * PANEL;
+pub const BLOCK_WORDS: usize = 6 * PANEL;
 /// 32-bit words of the longest run of k: the hidden states' panel stays in cache.
 const RUN_WORDS: usize = 768;
 /// Below any logit that matters, yet finite.

@@ -65,6 +65,9 @@ impl<E: Element> Vectorized for ScaledPanel<'_, E> {
         let rank = self.v.inner;
         let (panel, stride) = self.v.panel::<V>(self.columns, &(0..rank), self.packed, PANEL);
         let scale = V::splat(self.scale);
+        let to = self.packed.as_mut_ptr();
+        // Laid out in `packed`, or where v lies.
+        let panel = if std::ptr::eq(panel, to) { to.cast_const() } else { panel };
         for k in 0..words::<E>(rank) {
             for lane in (0..PANEL).step_by(V::LANES) {
                 // SAFETY: the panel has so many rows of PANEL words, wherever it lies.
@@ -77,7 +80,7 @@ impl<E: Element> Vectorized for ScaledPanel<'_, E> {
                         let low = value.low_halves().mul(scale).rounded_to_bf16();
                         low.join_halves(value.high_halves().mul(scale).rounded_to_bf16())
                     };
-                    scaled.store(self.packed.as_mut_ptr().add(k * PANEL + lane));
+                    scaled.store(to.add(k * PANEL + lane));
                 }
             }
         }

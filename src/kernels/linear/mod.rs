@@ -8,7 +8,9 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{Block, Factors, Grid, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows};
+use super::matmul::{
+    Block, Factors, Grid, MANY_PARTS, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows,
+};
 use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
 use super::split::expect_len;
@@ -82,9 +84,9 @@ impl<E: Element + Written> Linear<E> {
         let panel_bytes = words::<E>(inputs) * PANEL * size_of::<f32>();
         let block = if transpose_weight {
             let panel_bytes = panel_bytes.min(BLOCK_WORDS * PANEL * size_of::<f32>());
-            Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES }
+            Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES, parts: MANY_PARTS }
         } else {
-            Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES }
+            Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts: MANY_PARTS }
         };
         Ok(Self { x, packed, low_rank, residual, y, spec, grid: Grid::new(rows, outputs, block) })
     }

@@ -2,9 +2,6 @@ use std::ops::Range;
 
 use crate::kernels::pack::PANEL;
 
-/// Parts wanted where the extents allow it.
-const MIN_PARTS: usize = 48;
-
 /// Most rows and bytes of panels that one part of a product should take.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
@@ -12,7 +9,12 @@ pub struct Block {
     /// Bytes of a panel, and of the panels of one part.
     pub panel_bytes: usize,
     pub bytes: usize,
+    /// Parts wanted where the extents allow it.
+    pub parts: usize,
 }
+
+/// Parts that keep many threads evenly busy.
+pub const MANY_PARTS: usize = 48;
 
 /// How the output of a product is split: blocks of rows by blocks of panels.
 ///
@@ -31,7 +33,7 @@ impl Grid {
         let panels = columns.div_ceil(PANEL);
         let row_blocks = rows.div_ceil(block.rows);
         let for_cache = (panels * block.panel_bytes).div_ceil(block.bytes);
-        let for_threads = MIN_PARTS.div_ceil(row_blocks.max(1));
+        let for_threads = block.parts.div_ceil(row_blocks.max(1));
         let panel_blocks = for_cache.max(for_threads).min(panels);
         Self { rows, columns, row_blocks, panel_blocks }
     }

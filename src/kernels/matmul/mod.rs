@@ -11,7 +11,7 @@ mod strip;
 #[cfg(test)]
 mod tests;
 
-pub(in crate::kernels) use grid::{Block, Grid, even, even_rows};
+pub(in crate::kernels) use grid::{Block, Grid, MANY_PARTS, even, even_rows};
 pub(in crate::kernels) use output::{Output, Partial, Written};
 pub(in crate::kernels) use rows::Rows;
 pub(in crate::kernels) use scratch::Scratch;

@@ -1,7 +1,9 @@
 use std::ops::Range;
 
 use super::side::{Side, Words};
-use super::{Block, Factors, Grid, Kernel, MatMul, MatMulSpec, Partial, Scratch, Strip, TILE_ROWS, Written};
+use super::{
+    Block, Factors, Grid, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip, TILE_ROWS, Written,
+};
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
@@ -13,7 +15,9 @@ const THIN_BLOCK_ROWS: usize = 256;
 const PANEL_WORDS: usize = 256 * PANEL;
 /// Bytes of panels per part.
 const BLOCK_BYTES: usize = 4 << 20;
-/// Columns that are few. Where the left side is stored transposed too, the product is computed transposed.
+/// Parts of a product with few rows: each reads neighbouring panels, whose cache lines follow each other.
+const THIN_PARTS: usize = 8;
+/// Rows or columns that are few. Where the left side is stored transposed too, the product is computed transposed.
 const THIN: usize = PANEL;
 
 impl<E: Element, P: Written + Element> MatMul<E, P> {
@@ -38,7 +42,8 @@ impl<E: Element, P: Written + Element> MatMul<E, P> {
         let (rows, columns) = if self.is_swapped() { (columns, rows) } else { (rows, columns) };
         let panel_bytes = words::<E>(inner) * PANEL * size_of::<f32>();
         let block_rows = if columns <= THIN { THIN_BLOCK_ROWS } else { BLOCK_ROWS };
-        Grid::new(rows, columns, Block { rows: block_rows, panel_bytes, bytes: BLOCK_BYTES })
+        let parts = if rows <= THIN { THIN_PARTS } else { MANY_PARTS };
+        Grid::new(rows, columns, Block { rows: block_rows, panel_bytes, bytes: BLOCK_BYTES, parts })
     }
 
     /// Words from k to k of a panel: half a panel suffices for very few columns.

@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::Rows;
 use crate::kernels::pack::{Element, PANEL, words};
-use crate::kernels::simd::Vector;
+use crate::kernels::simd::{Vector, prefetch};
 
 /// Lanes of the widest vector.
 const BLOCK: usize = 16;
@@ -73,28 +73,31 @@ impl<E: Element> Side<'_, E> {
     #[inline(always)]
     fn interleave<V: Vector>(&self, columns: Range<usize>, run: &Range<usize>, to: &mut [f32], width: usize) {
         let row = |k: usize| &self.values[k * self.extent..][columns.clone()];
+        if E::PAIR == 1 {
+            for (k, to) in run.clone().zip(to.chunks_exact_mut(width)) {
+                to.iter_mut().zip(row(k)).for_each(|(to, value)| *to = value.widen());
+            }
+            return;
+        }
         let in_vectors = columns.len() - columns.len() % V::LANES;
-        for (k, to) in run.clone().step_by(E::PAIR).zip(to.chunks_exact_mut(width)) {
-            let to = &mut to[..columns.len()];
-            if E::PAIR == 1 {
-                let values: &[f32] = bytemuck::cast_slice(row(k));
-                to.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
-                continue;
-            }
-            let low: &[bf16] = bytemuck::cast_slice(row(k));
-            let high: &[bf16] = if k + 1 < run.end { bytemuck::cast_slice(row(k + 1)) } else { &[] };
-            let in_vectors = if high.is_empty() { 0 } else { in_vectors };
-            for column in (0..in_vectors).step_by(V::LANES) {
-                // SAFETY: these are whole vectors of both rows and of the target.
-                unsafe {
-                    let low = V::load_bf16(low.as_ptr().add(column));
-                    let high = V::load_bf16(high.as_ptr().add(column));
-                    low.join_halves(high).store(to.as_mut_ptr().add(column));
+        for (k, to) in run.clone().step_by(2).zip(to.chunks_exact_mut(width)) {
+            let low: *const bf16 = row(k).as_ptr().cast();
+            let high: *const bf16 =
+                if k + 1 < run.end { row(k + 1).as_ptr().cast() } else { std::ptr::null() };
+            let to = to[..columns.len()].as_mut_ptr();
+            let in_vectors = if high.is_null() { 0 } else { in_vectors };
+            // SAFETY: both rows and the target have so many columns.
+            unsafe {
+                for column in (0..in_vectors).step_by(V::LANES) {
+                    prefetch(low.wrapping_add(column + PANEL).cast());
+                    prefetch(high.wrapping_add(column + PANEL).cast());
+                    let low = V::load_bf16(low.add(column));
+                    low.join_halves(V::load_bf16(high.add(column))).store(to.add(column));
                 }
-            }
-            for column in in_vectors..columns.len() {
-                let high = high.get(column).map_or(0, |high| u32::from(high.to_bits()));
-                to[column] = f32::from_bits(u32::from(low[column].to_bits()) | high << 16);
+                for column in in_vectors..columns.len() {
+                    let high = if high.is_null() { 0 } else { u32::from((*high.add(column)).to_bits()) };
+                    *to.add(column) = f32::from_bits(u32::from((*low.add(column)).to_bits()) | high << 16);
+                }
             }
         }
     }
