@@ -229,7 +229,8 @@ impl<E: Element> Block<'_, E> {
             }
             let rows = self.key_rows + keys.start..self.key_rows + keys.end;
             let kv_heads = self.spec.kv_heads;
-            let (k, v) = (self.head(self.k, kv_heads, self.kv_head), self.head(self.v, kv_heads, self.kv_head));
+            let (k, v) =
+                (self.head(self.k, kv_heads, self.kv_head), self.head(self.v, kv_heads, self.kv_head));
             k.load_along::<F>(rows.clone(), tile.k);
             v.load_across::<F>(rows.clone(), tile.v);
             let next = rows.end..self.key_rows + self.keys.min(keys.end + KEYS);

@@ -82,9 +82,10 @@ impl<E: Element> AttentionGrad<E> {
         let (_, whole, bands) = self.bands();
         let (pair, own) = match part.checked_sub(whole) {
             None => (part, 0..seq),
-            Some(part) => {
-                (whole + part / bands, boundary(seq, part % bands, bands)..boundary(seq, part % bands + 1, bands))
-            }
+            Some(part) => (
+                whole + part / bands,
+                boundary(seq, part % bands, bands)..boundary(seq, part % bands + 1, bands),
+            ),
         };
         Band { sequence: pair / kv_heads, kv_head: pair % kv_heads, own }
     }

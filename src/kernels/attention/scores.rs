@@ -49,7 +49,11 @@ impl Scores<'_> {
         let [keys, depth, columns] = self.extents;
         self.k.expect(keys, depth);
         self.v.expect(keys, depth);
-        assert!(keys.is_multiple_of(2) && columns.is_multiple_of(self.width) && self.width.is_multiple_of(V::LANES));
+        assert!(
+            keys.is_multiple_of(2)
+                && columns.is_multiple_of(self.width)
+                && self.width.is_multiple_of(V::LANES)
+        );
         assert!(self.q.len() >= depth * columns && self.dout.len() >= depth * columns);
         assert!(self.offset.len() == columns && self.delta.len() == columns);
         assert!(self.limits.is_none_or(|limits| limits.len() >= keys * self.width));

@@ -194,7 +194,8 @@ impl<E: Element> Sweep<'_, E> {
                 source.load_across::<F>(rows.clone(), &mut to_across[i * across..(i + 1) * across]);
                 let staging = &mut slab.staging[..width * words];
                 source.load_along::<F>(rows.clone(), staging);
-                let (from, to) = (Place { start: 0, row: words }, Place { start: i * width, row: group * width });
+                let (from, to) =
+                    (Place { start: 0, row: words }, Place { start: i * width, row: group * width });
                 transpose::<V>([width, words], (staging, from), (along, to));
             }
             for (column, row) in (i * width..).zip(rows.clone()) {
@@ -274,7 +275,8 @@ impl<E: Element> Sweep<'_, E> {
         let AttentionSpec { seq, heads, kv_heads, head_dim, scale, .. } = *self.spec;
         let (padded, group, width) = (padded(head_dim), heads / kv_heads, slab_queries(heads / kv_heads));
         for i in 0..group {
-            let (from, to) = (Place { start: i * width, row: group * width }, Place { start: 0, row: padded });
+            let (from, to) =
+                (Place { start: i * width, row: group * width }, Place { start: 0, row: padded });
             transpose::<V>([padded, width], (slab.dq, from), (slab.staging, to));
             for (query, values) in queries.clone().zip(slab.staging.chunks_exact(padded)) {
                 let row = self.band.sequence * seq + query;

@@ -275,8 +275,7 @@ fn speed_of<E: Element>(batch: usize, seq: usize, name: &str, convert: impl Fn(f
     let (mut dq, mut dk, mut dv) = (random(wide, 6), random(narrow, 7), random(narrow, 8));
     let pairs = (batch * 9 * seq * (seq + 1) / 2) as f64;
     let qkv = [In::of(&q), In::of(&k), In::of(&v)];
-    let forward =
-        Attention::new(spec, qkv, In::of(&segments), Out::of(&mut out), Out::of(&mut lse)).unwrap();
+    let forward = Attention::new(spec, qkv, In::of(&segments), Out::of(&mut out), Out::of(&mut lse)).unwrap();
     let inputs = AttentionGradInputs {
         q: In::of(&q),
         k: In::of(&k),

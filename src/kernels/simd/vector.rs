@@ -47,6 +47,7 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
