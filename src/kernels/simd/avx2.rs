@@ -103,6 +103,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(_mm256_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm256_max_ps(self.0, other.0)))
     }

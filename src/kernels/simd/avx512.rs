@@ -185,6 +185,11 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(_mm512_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm512_max_ps(self.0, other.0)))
     }

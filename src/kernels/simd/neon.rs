@@ -86,6 +86,11 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(vdivq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(vmaxq_f32(self.0, other.0)))
     }

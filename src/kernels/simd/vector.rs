@@ -3,7 +3,8 @@ use half::bf16;
 use crate::kernels::number::{EXP_POLYNOMIAL, EXPONENT_ROUNDER, LN_2_HIGH, LN_2_LOW};
 
 /// Minimizes the relative error of 2^r on |r| <= 1/2 among polynomials that are 1 at 0: 1.6e-7 with f32 arithmetic.
-const EXP2_POLYNOMIAL: [f32; 6] = [1.0, 0.693_146_98, 0.240_222_42, 5.550_734e-2, 9.671_51e-3, 1.326_47e-3];
+const EXP2_POLYNOMIAL: [f32; 6] =
+    [1.0, std::f32::consts::LN_2, 0.240_222_83, 5.550_558_5e-2, 9.669_692e-3, 1.330_060_9e-3];
 
 /// A vector of f32 lanes.
 ///
@@ -47,6 +48,7 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
