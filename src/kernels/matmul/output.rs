@@ -3,7 +3,7 @@
 use half::bf16;
 
 use crate::kernels::number::Float;
-use crate::kernels::simd::Vector;
+use crate::kernels::simd::{Vector, prefetch, prefetch_to_write};
 
 /// y and, unless null, a residual to add; both have the same stride.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +12,34 @@ pub enum Output {
     Bf16 { residual: *const bf16, y: *mut bf16 },
 }
 
+/// Elements of 32 bits in a cache line.
+const LINE: usize = 16;
+
 impl Output {
+    /// Asks for what [`Output::store`] will touch, `columns` elements from `at` on: it comes from memory while the sums
+    /// are computed.
+    #[inline(always)]
+    pub fn fetch(self, at: usize, columns: usize) {
+        let lines = |residual: *const f32, y: *const f32, words: usize| {
+            for word in (0..words).step_by(LINE) {
+                prefetch_to_write(y.wrapping_add(word));
+                if !residual.is_null() {
+                    prefetch(residual.wrapping_add(word));
+                }
+            }
+        };
+        match self {
+            Self::F32 { residual, y } => {
+                let residual = if residual.is_null() { residual } else { residual.wrapping_add(at) };
+                lines(residual, y.wrapping_add(at), columns);
+            }
+            Self::Bf16 { residual, y } => {
+                let residual = if residual.is_null() { residual } else { residual.wrapping_add(at) };
+                lines(residual.cast(), y.wrapping_add(at).cast(), columns / 2);
+            }
+        }
+    }
+
     /// Adds the residual and stores the first `count` lanes at `at`.
     ///
     /// # Safety

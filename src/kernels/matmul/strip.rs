@@ -147,6 +147,9 @@ impl Strip {
         column: usize,
     ) {
         let mut sums = [[V::zero(); C]; R];
+        if !self.partial.keep {
+            (0..R).for_each(|i| self.output.fetch((row + i) * self.y_stride + column, C * V::LANES));
+        }
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
             for factors in [&self.base, &self.low_rank] {

@@ -47,6 +47,18 @@ pub fn prefetch(address: *const f32) {
     let _ = address;
 }
 
+/// Asks for a cache line that will be written; any address will do.
+#[inline(always)]
+pub fn prefetch_to_write(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: processors without the instruction ignore it, and it faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A computation written for any vector type.
 pub trait Vectorized {
     type Output;
