@@ -1,0 +1,111 @@
+//! The part of the state that keys change.
+
+use std::time::Duration;
+
+use super::{Overlay, Slider, Zoom};
+
+/// How long a message stays in the footer.
+const MESSAGE_TIME: Duration = Duration::from_secs(4);
+
+/// What can be focused, in the order of the number keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pane {
+    #[default]
+    Loss,
+    Throughput,
+    Latency,
+    Memory,
+    Rate,
+    Plan,
+    Layers,
+    Samples,
+    Events,
+}
+
+impl Pane {
+    pub const ALL: [Self; 9] = [
+        Self::Loss,
+        Self::Throughput,
+        Self::Latency,
+        Self::Memory,
+        Self::Rate,
+        Self::Plan,
+        Self::Layers,
+        Self::Samples,
+        Self::Events,
+    ];
+
+    /// Its place among all, from 0.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// A word for tabs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "Loss",
+            Self::Throughput => "Speed",
+            Self::Latency => "Latency",
+            Self::Memory => "Memory",
+            Self::Rate => "Rate",
+            Self::Plan => "Plan",
+            Self::Layers => "Layers",
+            Self::Samples => "Samples",
+            Self::Events => "Events",
+        }
+    }
+
+    /// Whether it draws something over the steps of the run.
+    pub fn is_chart(self) -> bool {
+        matches!(self, Self::Loss | Self::Throughput | Self::Rate | Self::Memory | Self::Latency)
+    }
+
+    pub fn next(self) -> Self {
+        Self::ALL[(self.index() + 1) % Self::ALL.len()]
+    }
+
+    pub fn previous(self) -> Self {
+        Self::ALL[(self.index() + Self::ALL.len() - 1) % Self::ALL.len()]
+    }
+}
+
+/// Focus, zoom, overlays.
+#[derive(Debug, Clone, Default)]
+pub struct Ui {
+    pub focus: Pane,
+    /// Whether the focused pane takes all the room.
+    pub maximised: bool,
+    pub overlay: Option<Overlay>,
+    /// Shared by all charts over steps.
+    pub zoom: Zoom,
+    /// Whether loss and gradient norm have logarithmic axes.
+    pub log_scale: bool,
+    /// Lines that the focused list is scrolled back by.
+    pub scroll: usize,
+    /// A line for the footer, and when it was said.
+    pub said: Option<(String, Duration)>,
+    /// Where a replay is; none for a run that goes on.
+    pub slider: Option<Slider>,
+}
+
+impl Ui {
+    pub fn say(&mut self, text: impl Into<String>, now: Duration) {
+        self.said = Some((text.into(), now));
+    }
+
+    pub fn message(&self) -> Option<&str> {
+        self.said.as_ref().map(|(text, _)| text.as_str())
+    }
+
+    pub fn forget_message(&mut self, now: Duration) {
+        // A replay's clock may also go back.
+        self.said.take_if(|(_, said)| now.abs_diff(*said) > MESSAGE_TIME);
+    }
+
+    pub fn focus_on(&mut self, pane: Pane) {
+        if self.focus != pane {
+            self.focus = pane;
+            self.scroll = 0;
+        }
+    }
+}

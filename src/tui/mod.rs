@@ -1,0 +1,24 @@
+//! The full-screen dashboard: `State::apply(event)` -> view -> render, and keys back to commands.
+//!
+//! Everything but `terminal` and `feed` is pure: no clock, file or terminal is read. It knows nothing of training, only
+//! the events and commands of `metrics`.
+
+mod draw;
+mod format;
+mod input;
+mod render;
+mod state;
+mod svg;
+mod theme;
+mod view;
+
+pub use input::{Overlay, Pane, Slider, Ui, Zoom};
+pub use render::render;
+pub use state::{Run, Session, State, Status};
+pub use svg::svg;
+pub use theme::{Background, Theme};
+
+#[cfg(test)]
+mod demo_tests;
+#[cfg(test)]
+mod testing;
