@@ -130,6 +130,15 @@ pub fn clock(time: Duration) -> String {
     if days > 0 { format!("{days}d {clock}") } else { clock }
 }
 
+/// Without zeros at the end of a fraction: for ticks, which are round.
+pub fn rounded(text: String) -> String {
+    let Some(dot) = text.find('.') else { return text };
+    let digits = text[dot + 1..].find(|letter: char| !letter.is_ascii_digit());
+    let end = digits.map_or(text.len(), |length| dot + 1 + length);
+    let kept = text[..end].trim_end_matches('0').trim_end_matches('.').len();
+    format!("{}{}", &text[..kept], &text[end..])
+}
+
 /// A part of one as a percentage.
 pub fn percent(part: f64) -> String {
     odd(part).unwrap_or_else(|| format!("{:.1}%", part * 100.0))
@@ -155,6 +164,8 @@ mod tests {
         assert_eq!(times, ["0 ms", "12.3 us", "4.56 ms", "1.23 s", "90.0 s", "10.0 h", "2.8e293 h"]);
         let spans = [0.0, 12.34, 245.0, 3725.0, 273_600.0, 1e18].map(seconds);
         assert_eq!(spans, ["0.0s", "12.3s", "4m05s", "1h02m", "3d04h", "1.2e13d"]);
+        let round = ["1.20k", "2.00e-4", "500 ms", "1.00 GiB", "10"].map(|text| rounded(text.to_owned()));
+        assert_eq!(round, ["1.2k", "2e-4", "500 ms", "1 GiB", "10"]);
         assert_eq!(clock(Duration::from_secs(273_906)), "3d 04:05:06");
     }
 

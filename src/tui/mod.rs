@@ -4,16 +4,20 @@
 //! the events and commands of `metrics`.
 
 mod draw;
+mod feed;
 mod format;
 mod input;
 mod render;
+mod replay;
 mod state;
 mod svg;
 mod theme;
 mod view;
 
+pub use feed::{Channel, Feed, RunClock, Tail};
 pub use input::{Overlay, Pane, Slider, Ui, Zoom};
 pub use render::render;
+pub use replay::{Player, Recording};
 pub use state::{Run, Session, State, Status};
 pub use svg::svg;
 pub use theme::{Background, Theme};

@@ -44,9 +44,16 @@ pub fn svg(buffer: &Buffer, theme: Theme) -> String {
 
 /// One rectangle for neighbouring cells of the same background.
 fn backgrounds(text: &mut String, cells: &[Cell], row: usize) {
+    let mut fills: Vec<Option<u32>> = cells.iter().map(|cell| rgb(cell.bg)).collect();
+    for (x, cell) in cells.iter().enumerate() {
+        // The second cell of a wide letter holds nothing of its own.
+        if width(cell.symbol()) > 1 && x + 1 < fills.len() {
+            fills[x + 1] = fills[x];
+        }
+    }
     let mut x = 0;
-    for group in cells.chunk_by(|left, right| left.bg == right.bg) {
-        if let Some(fill) = rgb(group[0].bg) {
+    for group in fills.chunk_by(|left, right| left == right) {
+        if let Some(fill) = group[0] {
             let (left, top) = (MARGIN + x as f64 * CELL.0, MARGIN + row as f64 * CELL.1);
             let wide = group.len() as f64 * CELL.0;
             let _ = writeln!(

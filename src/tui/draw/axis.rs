@@ -1,5 +1,7 @@
 //! Numbers at the edges of a chart.
 
+use crate::tui::format;
+
 /// How values become places from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
@@ -73,15 +75,47 @@ impl Scale {
     }
 }
 
+/// What the values of an axis are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Number,
+    /// A rate: thousands have prefixes.
+    Count,
+    Ms,
+    Bytes,
+}
+
+impl Unit {
+    /// Round values; bytes are round in their binary unit.
+    pub fn ticks(self, scale: &Scale, most: usize) -> Vec<f64> {
+        if self != Self::Bytes || scale.to < 1.0 || scale.log {
+            return scale.ticks(most);
+        }
+        let unit = 1024_f64.powf((scale.to.log2() / 10.0).floor());
+        let scaled = Scale { from: scale.from / unit, to: scale.to / unit, log: false };
+        scaled.ticks(most).into_iter().map(|tick| tick * unit).collect()
+    }
+
+    pub fn labels(self, ticks: &[f64]) -> Vec<String> {
+        let each = |label: fn(f64) -> String| ticks.iter().map(|&tick| format::rounded(label(tick))).collect();
+        match self {
+            Self::Number => labels(ticks),
+            Self::Count => each(format::compact),
+            Self::Ms => each(format::ms),
+            Self::Bytes => each(format::bytes),
+        }
+    }
+}
+
 /// Labels with just enough digits to tell neighbours apart.
-pub fn labels(ticks: &[f64], unit: fn(f64) -> String) -> Vec<String> {
+fn labels(ticks: &[f64]) -> Vec<String> {
     let size = ticks.iter().fold(0.0_f64, |size, tick| size.max(tick.abs()));
     let step = match ticks {
         [first, second, ..] => (second - first).abs(),
         _ => size,
     };
     if !(1e-3..1e4).contains(&size) || step <= 0.0 {
-        return ticks.iter().map(|&tick| unit(tick)).collect();
+        return ticks.iter().map(|&tick| format::rounded(format::number(tick))).collect();
     }
     // One digit more for steps of 2.5.
     let fine = |step: f64, digits: i32| (step * 10_f64.powi(digits)).fract().abs() < 1e-6;
@@ -94,10 +128,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tui::format;
 
     fn labelled(from: f64, to: f64, log: bool, most: usize) -> Vec<String> {
-        labels(&Scale { from, to, log }.ticks(most), format::number)
+        labels(&Scale { from, to, log }.ticks(most))
     }
 
     #[test]
@@ -106,7 +139,10 @@ mod tests {
         assert_eq!(labelled(1.91, 2.43, false, 6), ["2.0", "2.1", "2.2", "2.3", "2.4"]);
         assert_eq!(labelled(0.0, 1.0, false, 4), ["0.00", "0.25", "0.50", "0.75", "1.00"][..4]);
         assert_eq!(labelled(0.5, 2000.0, true, 9), ["1", "10", "100", "1000"]);
-        assert_eq!(labelled(0.0, 2e-4, false, 2), ["0", "1.00e-4"]);
+        assert_eq!(labelled(0.0, 2e-4, false, 2), ["0", "1e-4"]);
+        let memory = Unit::Bytes.ticks(&Scale { from: 0.0, to: 3.2e9, log: false }, 4);
+        assert_eq!(Unit::Bytes.labels(&memory), ["0 B", "1 GiB", "2 GiB"]);
+        assert_eq!(Unit::Count.labels(&[0.0, 2500.0, 3000.0]), ["0", "2.5k", "3k"]);
     }
 
     proptest! {

@@ -52,16 +52,16 @@ pub fn stacked(buffer: &mut Buffer, area: Rect, y: usize, parts: &[(usize, f64)]
     }
 }
 
-/// Columns that grow from the bottom of the area, `step` cells apart and as wide; `style` is asked for each.
+/// Columns that grow from the bottom of the area and share its width; `style` is asked for each.
 pub fn columns(
     buffer: &mut Buffer,
     area: Rect,
     counts: &[u64],
-    step: usize,
     style: impl Fn(usize) -> Style,
 ) {
     let highest = counts.iter().copied().max().unwrap_or(0).max(1);
     let rows = usize::from(area.height);
+    let edge = |index: usize| index * usize::from(area.width) / counts.len().max(1);
     for (index, &count) in counts.iter().enumerate() {
         let exact = count as f64 / highest as f64 * (rows * 8) as f64;
         // What happened at all is seen.
@@ -69,7 +69,9 @@ pub fn columns(
         for row in 0..rows {
             let here = eighths.saturating_sub(row * 8).min(8);
             if here > 0 {
-                put(buffer, area, index * step, rows - 1 - row, &EIGHTHS[here - 1].repeat(step), style(index));
+                let wide = edge(index + 1) - edge(index);
+                let bar = EIGHTHS[here - 1].repeat(wide);
+                put(buffer, area, edge(index), rows - 1 - row, &bar, style(index));
             }
         }
     }

@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::axis::{Scale, labels};
+use super::axis::{Scale, Unit};
 use super::braille::Dots;
 use super::text::{put, width};
 use crate::tui::format;
@@ -19,7 +19,7 @@ const AXIS_COLUMNS: u16 = 20;
 pub enum Shape {
     /// From the smallest to the largest value of every bucket.
     Band,
-    /// Through the means.
+    /// Through the means, of all values in a column of cells together.
     Line,
     /// A letter at every mean.
     Marks(&'static str),
@@ -40,7 +40,7 @@ pub struct Chart {
     /// First and last step.
     pub steps: (f64, f64),
     pub scale: Scale,
-    pub unit: fn(f64) -> String,
+    pub unit: Unit,
 }
 
 impl Chart {
@@ -111,10 +111,13 @@ fn band(dots: &mut Dots, chart: &Chart, curve: &Curve, layer: usize) {
 
 fn line(dots: &mut Dots, chart: &Chart, curve: &Curve, layer: usize) {
     let (wide, high) = dots.size();
-    let place = |point: &Bucket| (chart.x(point.center(), wide - 1), chart.y(point.mean(), high - 1));
+    let column = |point: &Bucket| chart.x(point.center(), wide - 1) / 2;
     let mut before = None;
-    for point in &curve.points {
-        let here = place(point);
+    for group in curve.points.chunk_by(|left, right| column(left) == column(right)) {
+        let count = group.len() as f64;
+        let step = group.iter().map(|point| point.center() / count).sum();
+        let value = group.iter().map(|point| point.mean() / count).sum();
+        let here = (chart.x(step, wide - 1), chart.y(value, high - 1));
         dots.line(before.unwrap_or(here), here, layer);
         before = Some(here);
     }
@@ -127,8 +130,8 @@ fn axes(buffer: &mut Buffer, area: Rect, chart: &Chart, theme: Theme) -> Rect {
     }
     let below = if area.height >= AXIS_ROWS { 2 } else { 0 };
     let high = area.height - below;
-    let ticks = chart.scale.ticks((usize::from(high) / 3).clamp(1, 8));
-    let labels = labels(&ticks, chart.unit);
+    let ticks = chart.unit.ticks(&chart.scale, (usize::from(high) / 2).clamp(1, 8));
+    let labels = chart.unit.labels(&ticks);
     let gutter = labels.iter().map(|label| width(label)).max().unwrap_or(0).min(12) as u16 + 1;
     let inner = Rect { x: area.x + gutter + 1, width: area.width - gutter - 1, height: high, ..area };
     let (dim, border) = (theme.style(Role::Dim), theme.style(Role::Border));
@@ -158,7 +161,7 @@ fn step_axis(buffer: &mut Buffer, area: Rect, chart: &Chart, theme: Theme) {
         if tick.fract() != 0.0 {
             continue;
         }
-        let label = format::compact(tick);
+        let label = format::rounded(format::compact(tick));
         let x = chart.x(tick, wide - 1);
         put(buffer, area, x, 0, "┬", border);
         let start = x.saturating_sub(width(&label) / 2).min(wide.saturating_sub(width(&label)));

@@ -102,7 +102,7 @@ pub fn put(buffer: &mut Buffer, area: Rect, x: usize, y: usize, text: &str, styl
     }
     let (column, row) = (area.x + x as u16, area.y + y as u16);
     let text = fit(&clean(text), wide - x);
-    let (end, _) = buffer.set_stringn(column, row, &text, wide - x, style);
+    let (end, _) = buffer.set_stringn(column, row, &text, wide - x, Style::reset().patch(style));
     usize::from(end - area.x)
 }
 

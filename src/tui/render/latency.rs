@@ -14,6 +14,8 @@ use crate::tui::view;
 /// Columns that two halves need, and rows that a second chart needs.
 const WIDE: u16 = 56;
 const TALL: usize = 14;
+/// Columns of the histogram, at most.
+const MOST_BARS: usize = 60;
 /// Cells between two labels below the histogram.
 const LABEL_GAP: usize = 14;
 
@@ -63,8 +65,7 @@ fn histogram(canvas: &mut Canvas, area: Rect, state: &State) {
         return;
     }
     let wide = usize::from(area.width);
-    let (counts, from, to) = latency.bars(wide);
-    let step = (wide / counts.len().max(1)).clamp(1, 4);
+    let (counts, from, to) = latency.bars(wide.min(MOST_BARS));
     let scale = axis::Scale { from, to, log: true };
     let places = [0.95, 0.99].map(|q| latency.quantile(q).map_or(1.0, |ms| scale.place(ms)));
     let last = counts.len() as f64;
@@ -75,14 +76,14 @@ fn histogram(canvas: &mut Canvas, area: Rect, state: &State) {
         theme.style(roles[beyond])
     };
     let (upper, labels) = split_at(area, usize::from(area.height) - 2);
-    bars::columns(canvas.buffer, upper, &counts, step, style);
-    let used = counts.len() * step;
-    canvas.put(labels, 0, 0, &"─".repeat(used), Role::Border);
-    let parts = (used / LABEL_GAP).max(1);
+    bars::columns(canvas.buffer, upper, &counts, style);
+    canvas.put(labels, 0, 0, &"─".repeat(wide), Role::Border);
+    let parts = (wide / LABEL_GAP).max(1);
     for part in 0..=parts {
         let place = part as f64 / parts as f64;
         let label = format::ms(from * (to / from).powf(place));
-        let x = ((used as f64 * place) as usize).min(used.saturating_sub(width(&label)));
+        let x = ((wide as f64 * place) as usize).saturating_sub(width(&label) / 2);
+        let x = x.min(wide.saturating_sub(width(&label)));
         canvas.put(labels, x, 1, &label, Role::Dim);
     }
 }

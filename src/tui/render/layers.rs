@@ -57,31 +57,38 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     finite.map(|value| (value, value)).reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
 }
 
-/// Cells of one layer, and how many layers share one cell.
-fn cells_of(layers: usize, room: usize) -> (usize, usize) {
-    ((room / layers.max(1)).clamp(1, WIDEST), layers.div_ceil(room.max(1)).max(1))
+/// Cells for the layers: how many layers share a place, and how many places there are.
+fn places(layers: usize, room: usize) -> (usize, usize) {
+    let shared = layers.div_ceil(room.max(1)).max(1);
+    (shared, layers.div_ceil(shared).max(1))
+}
+
+/// The column where a place begins; places fill the room up to `WIDEST` cells each.
+fn column(place: usize, places: usize, room: usize) -> usize {
+    GUTTER + place * room.min(places * WIDEST) / places
 }
 
 /// Where there are more layers than cells, a cell shows the largest of its layers.
 fn row(canvas: &mut Canvas, area: Rect, y: usize, layers: &[LayerReport], part: impl Fn(&LayerReport) -> f64) {
     let room = usize::from(area.width).saturating_sub(GUTTER);
-    let (wide, shared) = cells_of(layers.len(), room);
+    let (shared, count) = places(layers.len(), room);
     for (index, group) in layers.chunks(shared).enumerate() {
         let odd = group.iter().map(&part).find(|value| !value.is_finite());
         let most = odd.unwrap_or_else(|| group.iter().map(&part).fold(0.0, f64::max));
         let (symbol, style) = canvas.theme.heat(most);
-        put(canvas.buffer, area, GUTTER + index * wide, y, &symbol.repeat(wide), style);
+        let (start, end) = (column(index, count, room), column(index + 1, count, room));
+        put(canvas.buffer, area, start, y, &symbol.repeat(end - start), style);
     }
 }
 
 /// Numbers of layers below the cells.
 fn labels(canvas: &mut Canvas, area: Rect, y: usize, layers: usize) {
     let room = usize::from(area.width).saturating_sub(GUTTER);
-    let (wide, shared) = cells_of(layers, room);
+    let (shared, count) = places(layers, room);
     let mut free = 0;
-    for layer in 0..layers {
-        let x = GUTTER + layer / shared * wide;
-        let label = layer.to_string();
+    for index in 0..count {
+        let x = column(index, count, room);
+        let label = (index * shared).to_string();
         if x >= free && x + label.len() <= usize::from(area.width) {
             free = canvas.put(area, x, y, &label, Role::Dim) + 2;
         }

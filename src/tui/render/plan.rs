@@ -101,7 +101,7 @@ fn passes(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
 fn widths(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     let widest = plan.widths.iter().max().copied().unwrap_or(0);
     let mean = plan.operations as f64 / plan.batches.max(1) as f64;
-    let title = format!("batch widths, first to last: widest {widest}, mean {}", format::number(mean));
+    let title = format!("batch widths: widest {widest}, mean {}", format::number(mean));
     canvas.put(area, 0, 0, &title, Role::Dim);
     let part = plan.widths.len().div_ceil(usize::from(area.width).max(1));
     let counts: Vec<u64> = plan
@@ -111,7 +111,7 @@ fn widths(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
         .collect();
     let rows = Rect { height: WIDTH_ROWS as u16, ..below(area, 1) };
     let style = canvas.theme.style(Role::Part(2));
-    bars::columns(canvas.buffer, rows, &counts, 1, |_| style);
+    bars::columns(canvas.buffer, rows, &counts, |_| style);
     WIDTH_ROWS
 }
 
@@ -121,7 +121,7 @@ fn table(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
     if plans.len() < 2 || area.height < 2 {
         return;
     }
-    let header = format!("{:>12} {:>7} {:>7} {:>7} {:>9}  ends with", "shape", "ops", "batches", "kernels", "arena");
+    let header = format!("{:>12} {:>6} {:>7} {:>8} {:>7}  ends with", "shape", "ops", "batches", "arena", "kernels");
     canvas.put(area, 0, 0, &header, Role::Dim);
     for (y, plan) in plans.iter().rev().skip(scroll).take(usize::from(area.height) - 1).enumerate() {
         let shape = format!("{} x {}", plan.rows, plan.sequence);
@@ -129,7 +129,7 @@ fn table(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
         let kernels = if plan.kernels > 0 { plan.kernels.to_string() } else { "-".to_owned() };
         let end = if plan.updates { "update" } else { "loss or gradients" };
         let line = format!(
-            "{shape:>12} {:>7} {:>7} {kernels:>7} {arena:>9}  {end}",
+            "{shape:>12} {:>6} {:>7} {arena:>8} {kernels:>7}  {end}",
             format::compact(plan.operations as f64),
             format::compact(plan.batches as f64)
         );

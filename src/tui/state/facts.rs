@@ -129,6 +129,8 @@ impl Memory {
 /// Norms of the adapters at one step.
 #[derive(Debug, Clone, Default)]
 pub struct LayerLook {
+    /// How many looks there were before.
+    ordinal: usize,
     pub step: usize,
     pub layers: Vec<LayerReport>,
 }
@@ -138,29 +140,26 @@ pub struct LayerLook {
 pub struct Layers {
     /// Oldest first.
     pub looks: VecDeque<LayerLook>,
-    /// Every how many looks one is kept.
-    stride: usize,
-    seen: usize,
+    /// Every how many looks one is kept, as a power of two.
+    doublings: u32,
 }
 
 impl Layers {
-    /// The latest look is always there; of the ones before, every `stride`th is kept.
+    /// The latest look is always there; of the ones before, every second, fourth or eighth and so on is kept.
     pub fn looked(&mut self, step: usize, layers: &[LayerReport]) {
-        let stride = self.stride.max(1);
-        if self.seen > 0 && !(self.seen - 1).is_multiple_of(stride) {
-            self.looks.pop_back();
-        }
-        self.seen += 1;
-        self.looks.push_back(LayerLook { step, layers: layers.iter().take(LAYERS).cloned().collect() });
+        let ordinal = self.looks.back().map_or(0, |look| look.ordinal + 1);
+        self.thin(ordinal);
+        self.looks.push_back(LayerLook { ordinal, step, layers: layers.iter().take(LAYERS).cloned().collect() });
         if self.looks.len() > LOOKS {
-            let mut keep = false;
-            self.looks.retain(|_| {
-                keep = !keep;
-                keep
-            });
-            self.stride = stride * 2;
-            self.seen = (self.looks.len() - 1) * self.stride + 1;
+            self.doublings += 1;
+            self.thin(ordinal);
         }
+    }
+
+    /// Keeps what is due, and the look with this ordinal.
+    fn thin(&mut self, latest: usize) {
+        let due = |ordinal: usize| ordinal.trailing_zeros() >= self.doublings || ordinal == latest;
+        self.looks.retain(|look| due(look.ordinal));
     }
 
     pub fn latest(&self) -> Option<&LayerLook> {

@@ -12,7 +12,7 @@ use super::stages::{Split, Throughput};
 use crate::metrics::{EvaluationReport, Event, StepReport};
 
 /// The curve is smoothed over this part of the run.
-const SMOOTH_PART: usize = 50;
+const SMOOTH_PART: usize = 100;
 
 /// What does not change during a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -191,14 +191,14 @@ impl Run {
         self.status = Status::Running;
         self.step = *first_step;
         self.pace.interrupt();
-        self.average = Average::over((*total_steps / SMOOTH_PART).clamp(8, 200) as f64);
+        self.average = Average::over((*total_steps / SMOOTH_PART).clamp(8, 100) as f64);
     }
 
     fn stepped(&mut self, report: &StepReport, now: Duration) {
         if self.status == Status::Waiting {
             // A metrics file may hold steps only.
             self.status = Status::Running;
-            self.average = Average::over(SMOOTH_PART as f64);
+            self.average = Average::over(30.0);
         }
         let x = report.step as f64;
         let before = self.last.as_ref().map_or(self.about.first_step, |last| last.step);

@@ -1,8 +1,7 @@
 //! Curves of the panes.
 
-use crate::tui::draw::axis::Scale;
+use crate::tui::draw::axis::{Scale, Unit};
 use crate::tui::draw::plot::{Chart, Curve, Shape};
-use crate::tui::format;
 use crate::tui::state::{Bucket, Series, State};
 use crate::tui::theme::Role;
 
@@ -46,7 +45,7 @@ pub fn loss(state: &State) -> Chart {
         curves.push(curve(Shape::Marks("★"), Role::Best, &best, steps));
     }
     let scale = Scale::around(bulk.into_iter().chain(means(&curves[1..])), state.ui.log_scale);
-    Chart { curves, steps, scale, unit: format::number }
+    Chart { curves, steps, scale, unit: Unit::Number }
 }
 
 /// All and supervised tokens per second.
@@ -54,37 +53,38 @@ pub fn throughput(state: &State) -> Chart {
     let run = &state.run;
     let steps = state.ui.zoom.window(run.extent());
     let curves = vec![
+        curve(Shape::Band, Role::Raw, &run.tokens_per_second, steps),
         curve(Shape::Line, Role::Tokens, &run.tokens_per_second, steps),
         curve(Shape::Line, Role::Supervised, &run.supervised_per_second, steps),
     ];
     let scale = Scale::around(means(&curves), false).from_zero();
-    Chart { curves, steps, scale, unit: format::compact }
+    Chart { curves, steps, scale, unit: Unit::Count }
 }
 
-/// One series as a line.
-fn single(state: &State, series: &Series, role: Role, log: bool, unit: fn(f64) -> String) -> Chart {
+/// One series as a line, with the range of its values behind.
+fn single(state: &State, series: &Series, role: Role, log: bool, unit: Unit) -> Chart {
     let steps = state.ui.zoom.window(state.run.extent());
-    let curves = vec![curve(Shape::Line, role, series, steps)];
+    let curves = vec![curve(Shape::Band, Role::Raw, series, steps), curve(Shape::Line, role, series, steps)];
     let values = bulk(&curves[0].points);
     Chart { scale: Scale::around(values.into_iter(), log), curves, steps, unit }
 }
 
 pub fn learning_rate(state: &State) -> Chart {
-    let chart = single(state, &state.run.learning_rate, Role::Rate, false, format::number);
+    let chart = single(state, &state.run.learning_rate, Role::Rate, false, Unit::Number);
     Chart { scale: chart.scale.from_zero(), ..chart }
 }
 
 pub fn gradient_norm(state: &State) -> Chart {
-    single(state, &state.run.grad_norm, Role::Norm, state.ui.log_scale, format::number)
+    single(state, &state.run.grad_norm, Role::Norm, state.ui.log_scale, Unit::Number)
 }
 
 /// Milliseconds of each step.
 pub fn step_time(state: &State) -> Chart {
-    single(state, &state.run.step_ms, Role::Part(1), false, format::ms)
+    single(state, &state.run.step_ms, Role::Part(1), false, Unit::Ms)
 }
 
 /// Bytes of the process.
 pub fn memory(state: &State) -> Chart {
-    let chart = single(state, &state.run.memory.history, Role::Tokens, false, format::bytes);
+    let chart = single(state, &state.run.memory.history, Role::Tokens, false, Unit::Bytes);
     Chart { scale: chart.scale.from_zero(), ..chart }
 }
