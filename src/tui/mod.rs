@@ -9,8 +9,10 @@ mod format;
 mod input;
 mod render;
 mod replay;
+mod screen;
 mod state;
 mod svg;
+mod terminal;
 mod theme;
 mod view;
 
@@ -18,8 +20,10 @@ pub use feed::{Channel, Feed, RunClock, Tail};
 pub use input::{Overlay, Pane, Slider, Ui, Zoom};
 pub use render::render;
 pub use replay::{Player, Recording};
+pub use screen::{Dashboard, Screen};
 pub use state::{Run, Session, State, Status};
 pub use svg::svg;
+pub use terminal::{Exit, Open, Options, check_terminal, restore, show};
 pub use theme::{Background, Theme};
 
 #[cfg(test)]
