@@ -141,7 +141,11 @@ pub fn rounded(text: String) -> String {
 
 /// A part of one as a percentage.
 pub fn percent(part: f64) -> String {
-    odd(part).unwrap_or_else(|| format!("{:.1}%", part * 100.0))
+    match odd(part) {
+        Some(text) => text,
+        None if part.abs() < 100.0 => format!("{:.1}%", part * 100.0),
+        None => format!("{}%", compact(part * 100.0)),
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_gets_long(value: f64) {
-            for text in [compact(value), number(value), bytes(value), ms(value), seconds(value)] {
+            for text in [compact(value), number(value), bytes(value), ms(value), seconds(value), percent(value)] {
                 prop_assert!(text.len() <= 12, "{text}");
             }
         }

@@ -3,6 +3,7 @@
 //! Everything but `terminal` and `feed` is pure: no clock, file or terminal is read. It knows nothing of training, only
 //! the events and commands of `metrics`.
 
+mod compare;
 mod draw;
 mod feed;
 mod format;
@@ -16,6 +17,7 @@ mod terminal;
 mod theme;
 mod view;
 
+pub use compare::Comparison;
 pub use feed::{Channel, Feed, RunClock, Tail};
 pub use input::{Overlay, Pane, Slider, Ui, Zoom};
 pub use render::render;

@@ -74,8 +74,16 @@ fn runs(text: &mut String, cells: &[Cell], row: usize) {
         let mut end = x;
         let mut run = String::new();
         while end < cells.len() && (cells[end].fg, cells[end].modifier) == (first.fg, first.modifier) {
+            let wide = width(cells[end].symbol()) > 1;
+            // A wide letter stands alone, because fonts differ in its width.
+            if wide && end > x {
+                break;
+            }
             run.push_str(cells[end].symbol());
             end += width(cells[end].symbol()).max(1);
+            if wide {
+                break;
+            }
         }
         let end = end.min(cells.len());
         let blanks = run.len() - run.trim_start_matches(' ').len();
@@ -162,8 +170,8 @@ mod tests {
         buffer.set_string(5, 0, "漢 x", Style::new().bg(Color::Indexed(232)));
         let picture = svg(&buffer, Theme::DARK);
         assert!(picture.contains("fill=\"#ff0000\">a&lt;b</text>"), "{picture}");
-        assert!(picture.contains("textLength=\"33.6\" lengthAdjust=\"spacingAndGlyphs\">漢 x</text>"), "{picture}");
+        assert!(picture.contains("textLength=\"16.8\" lengthAdjust=\"spacingAndGlyphs\">漢</text>"), "{picture}");
         assert!(picture.contains("width=\"33.6\" height=\"17.0\" fill=\"#080808\""), "{picture}");
-        assert_eq!(picture.matches("<text").count(), 2);
+        assert_eq!(picture.matches("<text").count(), 3);
     }
 }

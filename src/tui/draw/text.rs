@@ -16,9 +16,15 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// One line without control characters.
+/// One line without control characters, and without what terminals disagree about: joiners and variants, whose width
+/// each takes differently, and marks that turn the direction of a line.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    let odd = |letter: char| {
+        matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(letter, '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{1f3fb}'..='\u{1f3ff}')
+    };
+    let kept = text.chars().filter(|&letter| !odd(letter));
+    kept.map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 /// The start of a text that fits, with an ellipsis where something is cut off.

@@ -20,7 +20,7 @@ mod tiny;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-pub(super) use canvas::Canvas;
+pub(super) use canvas::{Canvas, below, beside, split_at};
 pub(super) use frame::frame;
 
 use super::input::Pane;

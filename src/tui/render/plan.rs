@@ -13,6 +13,8 @@ use crate::tui::theme::Role;
 /// Rows of the chart of widths, and rows that the pane needs to have one.
 const WIDTH_ROWS: usize = 3;
 const TALL: usize = 12;
+/// Columns that the table needs to say what a plan is for.
+const LONG: u16 = 64;
 
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let plans = &state.run.plans;
@@ -121,15 +123,21 @@ fn table(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
     if plans.len() < 2 || area.height < 2 {
         return;
     }
-    let header = format!("{:>12} {:>6} {:>7} {:>8} {:>7}  ends with", "shape", "ops", "batches", "arena", "kernels");
+    let long = area.width >= LONG;
+    let mut header = format!("{:>12} {:>6} {:>7} {:>8} {:>7}", "shape", "ops", "batches", "arena", "kernels");
+    header.push_str(if long { "  ends with" } else { "" });
     canvas.put(area, 0, 0, &header, Role::Dim);
     for (y, plan) in plans.iter().rev().skip(scroll).take(usize::from(area.height) - 1).enumerate() {
         let shape = format!("{} x {}", plan.rows, plan.sequence);
         let arena = format::bytes(plan.arena_bytes as f64);
         let kernels = if plan.kernels > 0 { plan.kernels.to_string() } else { "-".to_owned() };
-        let end = if plan.updates { "update" } else { "loss or gradients" };
+        let end = match plan.updates {
+            _ if !long => "",
+            true => "  update",
+            false => "  loss or gradients",
+        };
         let line = format!(
-            "{shape:>12} {:>6} {:>7} {arena:>8} {kernels:>7}  {end}",
+            "{shape:>12} {:>6} {:>7} {arena:>8} {kernels:>7}{end}",
             format::compact(plan.operations as f64),
             format::compact(plan.batches as f64)
         );
