@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optim", &["graph", "error"]),
     ("checkpoint", &["tensor_file", "error"]),
     ("metrics", &["error"]),
+    ("tui", &["metrics", "error"]),
     ("generate", &["executor", "graph", "model", "plan", "passes", "error"]),
     (
         "train",
@@ -61,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "plan",
             "tensor_file",
             "train",
+            "tui",
         ],
     ),
     ("lib", &["error"]),
@@ -80,6 +82,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/"]),
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
+    ("ratatui", &["tui/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),
 ];

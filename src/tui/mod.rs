@@ -29,6 +29,8 @@ pub use terminal::{Exit, Open, Options, check_terminal, restore, show};
 pub use theme::{Background, Theme};
 
 #[cfg(test)]
-mod demo_tests;
+mod property_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod testing;

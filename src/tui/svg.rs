@@ -17,8 +17,8 @@ const BASELINE: f64 = 13.0;
 
 /// The 16 first colours, as most terminals show them.
 const SIXTEEN: [u32; 16] = [
-    0x1d1f21, 0xcc6666, 0xa0b55c, 0xd9b45b, 0x6d9cbe, 0xb08cc0, 0x76b5ac, 0xc5c8c6, 0x70757d, 0xe06c75, 0x98c379,
-    0xe5c07b, 0x61afef, 0xc678dd, 0x56b6c2, 0xffffff,
+    0x1d1f21, 0xcc6666, 0xa0b55c, 0xd9b45b, 0x6d9cbe, 0xb08cc0, 0x76b5ac, 0xc5c8c6, 0x70757d, 0xe06c75,
+    0x98c379, 0xe5c07b, 0x61afef, 0xc678dd, 0x56b6c2, 0xffffff,
 ];
 
 /// Writes the cells as text runs with fill colours, on a background with round corners.
@@ -170,7 +170,10 @@ mod tests {
         buffer.set_string(5, 0, "漢 x", Style::new().bg(Color::Indexed(232)));
         let picture = svg(&buffer, Theme::DARK);
         assert!(picture.contains("fill=\"#ff0000\">a&lt;b</text>"), "{picture}");
-        assert!(picture.contains("textLength=\"16.8\" lengthAdjust=\"spacingAndGlyphs\">漢</text>"), "{picture}");
+        assert!(
+            picture.contains("textLength=\"16.8\" lengthAdjust=\"spacingAndGlyphs\">漢</text>"),
+            "{picture}"
+        );
         assert!(picture.contains("width=\"33.6\" height=\"17.0\" fill=\"#080808\""), "{picture}");
         assert_eq!(picture.matches("<text").count(), 3);
     }

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use ratatui::Terminal;
 use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event as Input,
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+    Event as Input,
 };
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::{Position, Rect};
 
@@ -75,7 +78,7 @@ pub fn check_terminal(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
 /// Shows a screen until it is closed.
 ///
 /// # Errors
-/// A device error if the terminal fails, and what the screen fails with.
+/// A device error if the terminal fails, an internal one after a panic, and what the screen fails with.
 pub fn show(
     open: Open,
     screen: &mut dyn Screen,
@@ -84,9 +87,12 @@ pub fn show(
 ) -> Result<Exit> {
     PANIC_HOOK.call_once(|| restore_on_panic(open));
     let taken = Taken::take(open, options.mouse)?;
-    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, open()));
+    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, WhileTaken(open())));
     let mut terminal = Terminal::new(backend).map_err(failed)?;
     let mut keys = |wait: Duration| match event::poll(wait) {
+        _ if !TAKEN.load(Ordering::SeqCst) => {
+            Err(Error::internal("a thread panicked; the dashboard was closed"))
+        }
         Ok(true) => event::read().map(Some).map_err(failed),
         Ok(false) => Ok(None),
         Err(error) => Err(failed(error)),
@@ -100,7 +106,8 @@ pub fn show(
 pub fn restore(mut output: impl Write) {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let _ = disable_raw_mode();
-        let _ = execute!(output, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _ =
+            execute!(output, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
     }
 }
 
@@ -114,6 +121,19 @@ fn restore_on_panic(open: Open) {
 
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::device(format!("the terminal failed: {error}")).hint("use --plain for lines of text")
+}
+
+/// Writes nothing once the terminal is given back: a thread that panics does that while another one draws.
+struct WhileTaken(Box<dyn Write + Send>);
+
+impl Write for WhileTaken {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if TAKEN.load(Ordering::SeqCst) { self.0.write(bytes) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if TAKEN.load(Ordering::SeqCst) { self.0.flush() } else { Ok(()) }
+    }
 }
 
 /// The terminal as long as it is taken over.

@@ -53,7 +53,8 @@ impl Slider {
     /// Lets wall time go by.
     pub fn advance(&mut self, passed: Duration) {
         if self.playing {
-            self.position = self.position.saturating_add(passed.saturating_mul(self.speed())).min(self.length);
+            self.position =
+                self.position.saturating_add(passed.saturating_mul(self.speed())).min(self.length);
             self.playing = self.position < self.length;
         }
     }

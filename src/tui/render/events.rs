@@ -9,7 +9,7 @@ use crate::tui::state::{Entry, State, Weight};
 use crate::tui::theme::Role;
 
 /// Rows that one entry may take.
-const ROWS: usize = 3;
+const ROWS: usize = 6;
 
 /// The colour of a weight.
 pub fn role(weight: Weight) -> Role {

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::Canvas;
-use crate::tui::draw::text::{Span, clean, fit, width};
+use crate::tui::draw::text::{Span, fit, width};
 use crate::tui::format;
 use crate::tui::input::Pane;
 use crate::tui::state::{Session, State, Status};
@@ -20,7 +20,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let about = &state.run.about;
     let parts = [&about.model, &about.device, &about.run];
     let parts: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    let about = if parts.is_empty() { "waiting for the run to start".to_owned() } else { clean(&parts.join(" · ")) };
+    let about = if parts.is_empty() { "waiting for the run to start".to_owned() } else { parts.join(" · ") };
     canvas.put(area, name + 2, 0, &fit(&about, room.saturating_sub(name + 2)), Role::Text);
     canvas.put_right(area, 0, name, &status);
     progress(canvas, area, state);
@@ -78,7 +78,8 @@ fn facts(state: &State) -> Vec<String> {
     let Some(last) = &run.last else { return facts };
     let epochs = run.about.total_epochs;
     let of = if epochs > 0.0 { format!("/{epochs:.0}") } else { String::new() };
-    let epoch = if last.epoch.abs() < 1e6 { format!("{:.2}", last.epoch) } else { format::compact(last.epoch) };
+    let epoch =
+        if last.epoch.abs() < 1e6 { format!("{:.2}", last.epoch) } else { format::compact(last.epoch) };
     facts.push(format!("epoch {epoch}{of}"));
     facts.push(format!("{} tokens", format::compact(run.tokens_seen as f64)));
     if last.rows_seen > 0 {

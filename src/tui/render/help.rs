@@ -6,8 +6,11 @@ use super::Canvas;
 use crate::tui::state::{Session, State};
 use crate::tui::theme::Role;
 
-/// Keys and what they do, in groups; whether the group steers the run.
-const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
+/// Keys and what they do.
+type Keys = &'static [(&'static str, &'static str)];
+
+/// Groups of keys, and whether a group steers the run.
+const KEYS: [(&str, bool, Keys); 4] = [
     (
         "the run",
         true,
@@ -35,7 +38,7 @@ const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
         false,
         &[
             ("1 to 9", "focus a pane"),
-            ("tab, shift tab", "focus the next, the last"),
+            ("tab", "focus the next pane"),
             ("enter", "enlarge the focused pane"),
             ("j k, pages", "scroll lists and logs"),
             ("?", "this help"),
@@ -56,7 +59,7 @@ const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
 
 /// Rows and columns that two columns of groups take.
 pub const SIZE: (u16, u16) = (76, 16);
-const KEY_WIDTH: usize = 15;
+const KEY_WIDTH: usize = 12;
 
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let steers = state.refusal().is_none();

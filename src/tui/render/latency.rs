@@ -22,11 +22,8 @@ const LABEL_GAP: usize = 14;
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let rows = canvas.flow(area, 0, 1, &quantiles(canvas, state));
     let rest = below(area, rows);
-    let (left, right) = if rest.width >= WIDE {
-        beside(rest, 0.48, 3)
-    } else {
-        split_at(rest, usize::from(rest.height) / 2)
-    };
+    let (left, right) =
+        if rest.width >= WIDE { beside(rest, 0.48, 3) } else { split_at(rest, usize::from(rest.height) / 2) };
     if usize::from(left.height) >= TALL {
         let (upper, lower) = split_at(left, usize::from(left.height) / 2);
         histogram(canvas, upper, state);
@@ -95,7 +92,8 @@ fn split(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
     if stages.is_empty() {
         return;
     }
-    let named: Vec<(usize, &str, f64)> = stages.iter().map(|&(stage, ms)| (stage, STAGES[stage], ms)).collect();
+    let named: Vec<(usize, &str, f64)> =
+        stages.iter().map(|&(stage, ms)| (stage, STAGES[stage], ms)).collect();
     let rows = legend(canvas, area, "mean of the last 50 steps", &named);
     let rest = below(area, rows + 1);
     if split.kinds.is_empty() || rest.height < 3 {

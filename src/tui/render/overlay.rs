@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::{Canvas, frame, help};
-use crate::tui::draw::text::{Span, fit, width};
+use crate::tui::draw::text::{Span, clean, fit, width};
 use crate::tui::format;
 use crate::tui::input::{FACTORS, Overlay, TextField};
 use crate::tui::state::State;
@@ -101,7 +101,8 @@ fn prompt(canvas: &mut Canvas, area: Rect, field: &TextField) {
     let room = usize::from(area.width).saturating_sub(4);
     let (before, after) = field.split();
     // The end of what stands before the cursor stays in view.
-    let mut start = before;
+    let before = clean(before);
+    let mut start = before.as_str();
     while width(start) > room * 3 / 4 {
         let mut letters = start.chars();
         letters.next();
@@ -124,8 +125,11 @@ fn learning_rate(canvas: &mut Canvas, area: Rect, state: &State, chosen: usize) 
     canvas.put(area, 0, 2, "The schedule goes on, multiplied.", Role::Dim);
     let mut x = 0;
     for (index, factor) in FACTORS.iter().enumerate() {
-        let (text, role) =
-            if index == chosen { (format!("[x{factor}]"), Role::Focus) } else { (format!(" x{factor} "), Role::Dim) };
+        let (text, role) = if index == chosen {
+            (format!("[x{factor}]"), Role::Focus)
+        } else {
+            (format!(" x{factor} "), Role::Dim)
+        };
         x = canvas.put(area, x, 4, &text, role);
     }
     let first = [choice(canvas, "← →", "choose"), choice(canvas, "enter", "change")].concat();

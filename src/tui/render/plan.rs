@@ -45,9 +45,9 @@ fn head(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
         facts.push((format::ms(plan.plan_ms), "to plan"));
     }
     let shape = vec![canvas.span(format!("{} x {}", plan.rows, plan.sequence), Role::Key)];
-    let facts = facts
-        .into_iter()
-        .map(|(value, name)| vec![canvas.span(value, Role::Text), canvas.span(format!(" {name}"), Role::Dim)]);
+    let facts = facts.into_iter().map(|(value, name)| {
+        vec![canvas.span(value, Role::Text), canvas.span(format!(" {name}"), Role::Dim)]
+    });
     let groups: Vec<_> = std::iter::once(shape).chain(facts).collect();
     canvas.flow(area, 0, 2, &groups)
 }
@@ -64,7 +64,8 @@ fn caches(canvas: &mut Canvas, area: Rect, state: &State) -> usize {
             continue;
         }
         let part = hits as f64 / all as f64;
-        let counts = format!(" {} hits {} misses", format::compact(hits as f64), format::compact(misses as f64));
+        let counts =
+            format!(" {} hits {} misses", format::compact(hits as f64), format::compact(misses as f64));
         let role = if part > 0.9 { Role::Good } else { Role::Warning };
         let name = canvas.span(format!("{name} "), Role::Dim);
         groups.push(vec![name, canvas.span(format::percent(part), role), canvas.span(counts, Role::Dim)]);
@@ -106,11 +107,8 @@ fn widths(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     let title = format!("batch widths: widest {widest}, mean {}", format::number(mean));
     canvas.put(area, 0, 0, &title, Role::Dim);
     let part = plan.widths.len().div_ceil(usize::from(area.width).max(1));
-    let counts: Vec<u64> = plan
-        .widths
-        .chunks(part.max(1))
-        .map(|part| part.iter().copied().max().map_or(0, u64::from))
-        .collect();
+    let counts: Vec<u64> =
+        plan.widths.chunks(part.max(1)).map(|part| part.iter().copied().max().map_or(0, u64::from)).collect();
     let rows = Rect { height: WIDTH_ROWS as u16, ..below(area, 1) };
     let style = canvas.theme.style(Role::Part(2));
     bars::columns(canvas.buffer, rows, &counts, |_| style);

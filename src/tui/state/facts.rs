@@ -78,7 +78,8 @@ impl Plans {
             kernels: *kernels,
             plan_ms: *plan_ms,
         };
-        let same = |plan: &PlanFacts| (plan.rows, plan.sequence, plan.updates) != (*rows, *sequence, *updates);
+        let same =
+            |plan: &PlanFacts| (plan.rows, plan.sequence, plan.updates) != (*rows, *sequence, *updates);
         self.plans.retain(same);
         if self.plans.len() == PLANS {
             self.plans.pop_front();
@@ -149,7 +150,11 @@ impl Layers {
     pub fn looked(&mut self, step: usize, layers: &[LayerReport]) {
         let ordinal = self.looks.back().map_or(0, |look| look.ordinal + 1);
         self.thin(ordinal);
-        self.looks.push_back(LayerLook { ordinal, step, layers: layers.iter().take(LAYERS).cloned().collect() });
+        self.looks.push_back(LayerLook {
+            ordinal,
+            step,
+            layers: layers.iter().take(LAYERS).cloned().collect(),
+        });
         if self.looks.len() > LOOKS {
             self.doublings += 1;
             self.thin(ordinal);
@@ -205,6 +210,8 @@ mod tests {
         plans.planned(&planned(99, 11));
         assert_eq!(plans.plans.len(), PLANS);
         assert_eq!(plans.main().map(|plan| plan.operations), Some(11));
-        assert!(plans.plans.iter().all(|plan| plan.widths.len() <= WIDTHS && plan.widths.last() == Some(&1999)));
+        assert!(
+            plans.plans.iter().all(|plan| plan.widths.len() <= WIDTHS && plan.widths.last() == Some(&1999))
+        );
     }
 }

@@ -11,12 +11,11 @@ mod stages;
 
 use std::time::Duration;
 
-pub use facts::{LayerLook, Layers, Memory, PlanFacts, Plans};
-pub use histogram::Histogram;
-pub use log::{Entry, Log, Weight};
-pub use run::{About, Run, Status};
+pub use facts::{LayerLook, PlanFacts};
+pub use log::{Entry, Weight};
+pub use run::{Run, Status};
 pub use series::{Bucket, Series};
-pub use stages::{STAGES, Split, Throughput};
+pub use stages::STAGES;
 
 use super::input::Ui;
 use crate::metrics::Event;

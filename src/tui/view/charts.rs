@@ -57,7 +57,7 @@ pub fn throughput(state: &State) -> Chart {
         curve(Shape::Line, Role::Tokens, &run.tokens_per_second, steps),
         curve(Shape::Line, Role::Supervised, &run.supervised_per_second, steps),
     ];
-    let scale = Scale::around(means(&curves), false).from_zero();
+    let scale = Scale::around(means(&curves), false).with_zero();
     Chart { curves, steps, scale, unit: Unit::Count }
 }
 
@@ -71,7 +71,7 @@ fn single(state: &State, series: &Series, role: Role, log: bool, unit: Unit) -> 
 
 pub fn learning_rate(state: &State) -> Chart {
     let chart = single(state, &state.run.learning_rate, Role::Rate, false, Unit::Number);
-    Chart { scale: chart.scale.from_zero(), ..chart }
+    Chart { scale: chart.scale.with_zero(), ..chart }
 }
 
 pub fn gradient_norm(state: &State) -> Chart {
@@ -86,5 +86,5 @@ pub fn step_time(state: &State) -> Chart {
 /// Bytes of the process.
 pub fn memory(state: &State) -> Chart {
     let chart = single(state, &state.run.memory.history, Role::Tokens, false, Unit::Bytes);
-    Chart { scale: chart.scale.from_zero(), ..chart }
+    Chart { scale: chart.scale.with_zero(), ..chart }
 }

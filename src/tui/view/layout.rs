@@ -69,7 +69,15 @@ pub fn layout(area: Rect, ui: &Ui) -> Layout {
         Size::Medium => medium(body, ui.focus),
         _ => large(body),
     };
-    Layout { size, header, tabs: if single { tabs_in(tabs) } else { Vec::new() }, panes, summary, slider, footer }
+    Layout {
+        size,
+        header,
+        tabs: if single { tabs_in(tabs) } else { Vec::new() },
+        panes,
+        summary,
+        slider,
+        footer,
+    }
 }
 
 /// Tabs beside each other, with as much space between them as there is room for.
