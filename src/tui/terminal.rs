@@ -22,8 +22,12 @@ use super::theme::Theme;
 use crate::error::{Error, Result};
 use crate::metrics::Command;
 
-/// Time between two pictures: 15 a second.
+/// Time between two pictures, at least: 15 a second.
 const FRAME: Duration = Duration::from_millis(66);
+/// Pictures that nobody asked for with a key take at most this part of the time: the cores are the run's.
+const SHARE: u32 = 100;
+/// Yet one is drawn this often.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Whether the terminal is taken over by this process.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -173,7 +177,7 @@ where
     B::Error: std::fmt::Display,
 {
     let start = Instant::now();
-    let mut drawn: Option<Instant> = None;
+    let mut pictures = Pictures::default();
     let (mut changed, mut stopping) = (true, false);
     loop {
         changed |= screen.update(start.elapsed())?;
@@ -185,16 +189,17 @@ where
         if screen.ended() && waits_for_end {
             return Ok(if interrupted { Exit::Interrupted } else { Exit::Ended });
         }
-        if changed && drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
+        if changed && pictures.wait().is_zero() {
+            let start = Instant::now();
             let draw = |frame: &mut ratatui::Frame| screen.draw(options.theme, frame.buffer_mut());
             terminal.draw(draw).map_err(failed)?;
-            (changed, drawn) = (false, Some(Instant::now()));
+            pictures.drawn(start);
+            changed = false;
         }
-        let wait = drawn.map_or(FRAME, |drawn| FRAME.saturating_sub(drawn.elapsed()));
-        let wait = if changed { wait } else { FRAME };
-        let mut input = keys(wait)?;
+        let mut input = keys(if changed { pictures.wait().min(FRAME) } else { FRAME })?;
         while let Some(given) = input {
             changed = true;
+            pictures.asked = true;
             let size = terminal.size().map_err(failed)?;
             let command = screen.input(given, Rect::from((Position::ORIGIN, size)));
             if let Some(exit) = command.and_then(|command| obey(command, &mut stopping, send, options)) {
@@ -202,6 +207,27 @@ where
             }
             input = keys(Duration::ZERO)?;
         }
+    }
+}
+
+/// When the next picture is due.
+#[derive(Default)]
+struct Pictures {
+    /// When the last one was drawn, and how long that took.
+    last: Option<(Instant, Duration)>,
+    /// Whether a key was pressed since.
+    asked: bool,
+}
+
+impl Pictures {
+    fn wait(&self) -> Duration {
+        let Some((drawn, took)) = self.last else { return Duration::ZERO };
+        let pause = if self.asked { FRAME } else { took.saturating_mul(SHARE).clamp(FRAME, LONGEST) };
+        pause.saturating_sub(drawn.elapsed())
+    }
+
+    fn drawn(&mut self, start: Instant) {
+        *self = Self { last: Some((Instant::now(), start.elapsed())), asked: false };
     }
 }
 
