@@ -45,10 +45,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensor_file",
         ],
     ),
+    ("bench", &["config", "data", "error", "executor", "graph", "kernels", "plan", "train"]),
     (
         "cli",
         &[
             "adapter",
+            "bench",
             "checkpoint",
             "config",
             "data",
@@ -82,6 +84,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/"]),
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
+    ("nix", &["bench/"]),
     ("ratatui", &["tui/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),
