@@ -24,7 +24,7 @@ pub use render::render;
 pub use replay::{Player, Recording};
 pub use screen::{Dashboard, Screen};
 pub use state::{Run, Session, State, Status};
-pub use svg::svg;
+pub use svg::{still, svg};
 pub use terminal::{Exit, Open, Options, check_terminal, restore, show};
 pub use theme::{Background, Theme};
 

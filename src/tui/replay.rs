@@ -30,9 +30,15 @@ impl Recording {
     /// A data error if the file cannot be read.
     pub fn read(file: &mut MetricsFile) -> Result<Self> {
         let (mut recording, mut events) = (Self::default(), Vec::new());
-        file.poll(&mut events)?;
-        events.into_iter().for_each(|event| recording.push(event));
-        Ok(recording)
+        loop {
+            if file.poll(&mut events)? {
+                recording = Self::default();
+            }
+            events.drain(..).for_each(|event| recording.push(event));
+            if !file.behind() {
+                return Ok(recording);
+            }
+        }
     }
 
     pub fn push(&mut self, event: Event) {

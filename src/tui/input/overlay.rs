@@ -55,7 +55,7 @@ impl State {
             KeyCode::Char('d') => match self.no_detaching() {
                 None => Some(Command::Detach),
                 Some(reason) => {
-                    self.ui.say(reason, self.now);
+                    self.ui.say(reason);
                     self.keep_open(Overlay::Quit)
                 }
             },

@@ -82,6 +82,8 @@ pub struct Ui {
     pub log_scale: bool,
     /// Lines that the focused list is scrolled back by.
     pub scroll: usize,
+    /// Time since the dashboard was opened.
+    pub clock: Duration,
     /// A line for the footer, and when it was said.
     pub said: Option<(String, Duration)>,
     /// Where a replay is; none for a run that goes on.
@@ -89,17 +91,18 @@ pub struct Ui {
 }
 
 impl Ui {
-    pub fn say(&mut self, text: impl Into<String>, now: Duration) {
-        self.said = Some((text.into(), now));
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.said = Some((text.into(), self.clock));
     }
 
     pub fn message(&self) -> Option<&str> {
         self.said.as_ref().map(|(text, _)| text.as_str())
     }
 
-    pub fn forget_message(&mut self, now: Duration) {
-        // A replay's clock may also go back.
-        self.said.take_if(|(_, said)| now.abs_diff(*said) > MESSAGE_TIME);
+    /// Moves the dashboard's clock; messages are forgotten after a while.
+    pub fn tick(&mut self, clock: Duration) {
+        self.clock = clock;
+        self.said.take_if(|(_, said)| clock.saturating_sub(*said) > MESSAGE_TIME);
     }
 
     pub fn focus_on(&mut self, pane: Pane) {

@@ -32,12 +32,14 @@ fn spans_width(spans: &[Span]) -> usize {
 
 /// What the run is doing, and the time.
 fn status(canvas: &Canvas, state: &State) -> Vec<Span> {
-    let (text, role) = match &state.run.status {
-        Status::Waiting => ("○ waiting", Role::Dim),
-        Status::Running => ("● running", Role::Good),
-        Status::Paused => ("‖ paused", Role::Warning),
-        Status::Finished { .. } => ("✓ finished", Role::Good),
-        Status::Failed { .. } => ("✗ failed", Role::Bad),
+    let silence = state.silence().map(|silence| format::seconds(silence.as_secs_f64()));
+    let (text, role) = match (&state.run.status, silence) {
+        (Status::Running, Some(silence)) => (format!("○ silent for {silence}"), Role::Warning),
+        (Status::Waiting, _) => ("○ waiting".to_owned(), Role::Dim),
+        (Status::Running, None) => ("● running".to_owned(), Role::Good),
+        (Status::Paused, _) => ("‖ paused".to_owned(), Role::Warning),
+        (Status::Finished { .. }, _) => ("✓ finished".to_owned(), Role::Good),
+        (Status::Failed { .. }, _) => ("✗ failed".to_owned(), Role::Bad),
     };
     let watching = match state.session {
         Session::Replay => "replay  ",

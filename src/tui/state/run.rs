@@ -88,6 +88,8 @@ pub struct Run {
     /// Tokens that were trained on, padding excluded.
     pub tokens_seen: u64,
     pub pace: Pace,
+    /// When the last event happened.
+    pub heard: Duration,
     /// Steps whose loss or gradients were not numbers.
     pub not_finite: u64,
 }
@@ -120,6 +122,7 @@ impl Default for Run {
             log: Log::default(),
             tokens_seen: 0,
             pace: Pace::default(),
+            heard: Duration::ZERO,
             not_finite: 0,
         }
     }
@@ -128,6 +131,7 @@ impl Default for Run {
 impl Run {
     /// Takes in what happened at `now`, on the clock that all events of the run share.
     pub fn apply(&mut self, event: &Event, now: Duration) {
+        self.heard = now;
         match event {
             Event::Started { .. } => self.started(event),
             Event::Planned { .. } => self.plans.planned(event),
