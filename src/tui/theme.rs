@@ -66,7 +66,7 @@ const PARTS: [Shades; 8] = [
 
 /// From little to much.
 const HEAT_DARK: [u8; 12] = [236, 53, 54, 55, 61, 67, 73, 78, 113, 149, 185, 227];
-const HEAT_LIGHT: [u8; 12] = [255, 195, 159, 123, 80, 73, 67, 61, 55, 54, 53, 52];
+const HEAT_LIGHT: [u8; 12] = [230, 193, 157, 115, 79, 73, 67, 61, 60, 54, 53, 17];
 const SHADES: [&str; 5] = [" ", "░", "▒", "▓", "█"];
 
 impl Theme {

@@ -39,7 +39,7 @@ const KEYS: [(&str, bool, Keys); 4] = [
         &[
             ("1 to 9", "focus a pane"),
             ("tab", "focus the next pane"),
-            ("enter", "enlarge the focused pane"),
+            ("enter", "enlarge the pane"),
             ("j k, pages", "scroll lists and logs"),
             ("?", "this help"),
             ("q, ctrl-c", "quit or detach"),
@@ -65,7 +65,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let steers = state.refusal().is_none();
     let replay = state.session == Session::Replay;
     let single = area.width < SIZE.0 - 4;
-    let column = usize::from(area.width) / 2 + 1;
+    let column = usize::from(area.width) / 2 + 3;
     let mut heights = [0; 2];
     for (index, (title, steering, keys)) in KEYS.iter().enumerate() {
         let side = if single { 0 } else { index / 2 };

@@ -1,6 +1,7 @@
 //! Dialogs in the middle of the screen.
 
 use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
 
 use super::{Canvas, frame, help};
 use crate::tui::draw::text::{Span, clean, fit, width};
@@ -11,6 +12,7 @@ use crate::tui::theme::Role;
 
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let Some(overlay) = &state.ui.overlay else { return };
+    canvas.buffer.set_style(area, Style::new().add_modifier(Modifier::DIM).remove_modifier(Modifier::BOLD));
     match overlay {
         Overlay::Help => {
             let inner = dialog(canvas, area, help::SIZE, "Keys");
