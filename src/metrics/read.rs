@@ -31,6 +31,7 @@ pub struct EventParser {
     partial: Vec<u8>,
     /// Whether the rest of the line is dropped because it is too long.
     dropping: bool,
+    /// What was left out so far.
     pub skipped: Skipped,
 }
 
@@ -142,10 +143,12 @@ impl MetricsFile {
         self.behind
     }
 
+    /// What was left out so far, since the file was begun.
     pub fn skipped(&self) -> Skipped {
         self.parser.skipped
     }
 
+    /// The file itself, also where a folder was named.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -45,6 +45,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Two runs with the names that they are called by.
     pub fn new(first: (String, Run), second: (String, Run)) -> Self {
         Self { runs: [first, second], zoom: Zoom::default(), log_scale: false, first: 0 }
     }

@@ -31,6 +31,7 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// Takes the receiving end; the run keeps the sender.
     pub fn new(events: Receiver<Event>) -> Self {
         Self { events, ended: false }
     }
@@ -75,6 +76,7 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Follows a file from its beginning.
     pub fn new(file: MetricsFile) -> Self {
         let (clock, grown) = (RunClock::default(), Duration::ZERO);
         Self { file, clock, looked: None, grown, skipped: 0, ended: false }

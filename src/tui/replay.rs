@@ -41,6 +41,7 @@ impl Recording {
         }
     }
 
+    /// Adds what happened next.
     pub fn push(&mut self, event: Event) {
         let at = self.clock.time(&event);
         if matches!(event, Event::Step(_)) {
@@ -67,6 +68,7 @@ impl Recording {
         self.events.last().map_or(Duration::ZERO, |&(at, _)| at)
     }
 
+    /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
@@ -93,6 +95,7 @@ pub struct Player {
 }
 
 impl Player {
+    /// Starts before the first event.
     pub fn new(recording: Recording) -> Self {
         Self { recording, applied: 0, before: Duration::ZERO }
     }

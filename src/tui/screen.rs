@@ -37,6 +37,7 @@ pub struct Dashboard<F> {
 }
 
 impl<F: Feed> Dashboard<F> {
+    /// Shows `state`, and keeps it up to date from `feed`.
     pub fn new(state: State, feed: F) -> Self {
         Self { state, feed }
     }

@@ -105,6 +105,7 @@ fn runs(text: &mut String, cells: &[Cell], row: usize) {
     }
 }
 
+/// Writes one text element, on its base line.
 fn element(text: &mut String, cell: &Cell, shown: &str, (column, row): (usize, usize)) {
     let (left, base) = (MARGIN + column as f64 * CELL.0, MARGIN + row as f64 * CELL.1 + BASELINE);
     let fill = rgb(cell.fg).map_or(String::new(), |fill| format!(" fill=\"#{fill:06x}\""));

@@ -115,6 +115,7 @@ pub fn restore(mut output: impl Write) {
     }
 }
 
+/// Puts a hook before the one there is: a message is of no use on a screen that vanishes.
 fn restore_on_panic(open: Open) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

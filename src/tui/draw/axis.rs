@@ -96,6 +96,7 @@ impl Unit {
         scaled.ticks(most).into_iter().map(|tick| tick * unit).collect()
     }
 
+    /// One text for each tick, short and with its unit.
     pub fn labels(self, ticks: &[f64]) -> Vec<String> {
         let each =
             |label: fn(f64) -> String| ticks.iter().map(|&tick| format::rounded(label(tick))).collect();

@@ -23,6 +23,7 @@ pub enum Pane {
 }
 
 impl Pane {
+    /// In the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::Loss,
         Self::Throughput,
@@ -72,9 +73,11 @@ impl Pane {
 /// Focus, zoom, overlays.
 #[derive(Debug, Clone, Default)]
 pub struct Ui {
+    /// The pane that keys scroll and enlarge.
     pub focus: Pane,
     /// Whether the focused pane takes all the room.
     pub maximised: bool,
+    /// The open dialog.
     pub overlay: Option<Overlay>,
     /// Shared by all charts over steps.
     pub zoom: Zoom,
@@ -91,10 +94,12 @@ pub struct Ui {
 }
 
 impl Ui {
+    /// Puts a line into the footer, for a few seconds.
     pub fn say(&mut self, text: impl Into<String>) {
         self.said = Some((text.into(), self.clock));
     }
 
+    /// What the footer says instead of the keys.
     pub fn message(&self) -> Option<&str> {
         self.said.as_ref().map(|(text, _)| text.as_str())
     }
@@ -105,6 +110,7 @@ impl Ui {
         self.said.take_if(|(_, said)| clock.saturating_sub(*said) > MESSAGE_TIME);
     }
 
+    /// Focuses a pane; what was scrolled in another one is forgotten.
     pub fn focus_on(&mut self, pane: Pane) {
         if self.focus != pane {
             self.focus = pane;

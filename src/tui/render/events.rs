@@ -21,6 +21,7 @@ pub fn role(weight: Weight) -> Role {
     }
 }
 
+/// What tells weights apart without colours.
 fn sign(weight: Weight) -> &'static str {
     match weight {
         Weight::Plain => "·",
@@ -69,6 +70,7 @@ fn prefix(entry: &Entry) -> String {
     format!("{} {:>6}   ", format::clock(entry.at), format::count(entry.step))
 }
 
+/// The text of an entry, broken to fit beside its time.
 fn lines(entry: &Entry, wide: usize) -> Vec<String> {
     let room = wide.saturating_sub(width(&prefix(entry))).max(1);
     let lines = wrap(&entry.text, room, ROWS);

@@ -12,6 +12,7 @@ use crate::tui::theme::Role;
 /// Columns of the progress bar, at least.
 const SHORTEST_BAR: usize = 10;
 
+/// Draws two rows: the run and its state, and its progress.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let area = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
     let status = status(canvas, state);

@@ -61,6 +61,7 @@ const KEYS: [(&str, bool, Keys); 4] = [
 pub const SIZE: (u16, u16) = (76, 16);
 const KEY_WIDTH: usize = 12;
 
+/// Two groups in each of two columns; those that do nothing here are grey.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let steers = state.refusal().is_none();
     let replay = state.session == Session::Replay;

@@ -19,6 +19,7 @@ const MOST_BARS: usize = 60;
 /// Cells between two labels below the histogram.
 const LABEL_GAP: usize = 14;
 
+/// Percentiles on top; times at the left, and what they consist of at the right.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let rows = canvas.flow(area, 0, 1, &quantiles(canvas, state));
     let rest = below(area, rows);
@@ -35,6 +36,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     split(canvas, right, state, if focused { state.ui.scroll } else { 0 });
 }
 
+/// Percentiles, mean and longest time over the whole run.
 fn quantiles(canvas: &Canvas, state: &State) -> Vec<Vec<Span>> {
     let latency = &state.run.latency;
     let marks = [("p50", 0.5, Role::Good), ("p95", 0.95, Role::Warning), ("p99", 0.99, Role::Bad)];

@@ -15,6 +15,7 @@ const WIDEST: usize = 6;
 /// Columns for the step on the left.
 const GUTTER: usize = 7;
 
+/// Norms above, update ratios below.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let looks = &state.run.layers.looks;
     if looks.is_empty() {
@@ -50,10 +51,12 @@ fn strip(canvas: &mut Canvas, area: Rect, state: &State, title: &str, pick: fn(&
     labels(canvas, cells, shown.len().min(rows.max(1)), latest.len());
 }
 
+/// For comparisons: what is not a number is least.
 fn finite(value: f64) -> f64 {
     if value.is_finite() { value } else { f64::NEG_INFINITY }
 }
 
+/// Smallest and largest finite value.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = values.filter(|value| value.is_finite());
     finite.map(|value| (value, value)).reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))

@@ -16,6 +16,7 @@ const CHART: usize = 6;
 /// Columns of a number.
 const NUMBER: usize = 10;
 
+/// The process, a table by kind, and the process over the steps.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let memory = &state.run.memory;
     if memory.kinds.is_empty() && memory.process_bytes == 0 {

@@ -10,6 +10,7 @@ use crate::tui::input::{FACTORS, Overlay, TextField};
 use crate::tui::state::State;
 use crate::tui::theme::Role;
 
+/// Draws the open dialog, and everything behind it dimmer.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let Some(overlay) = &state.ui.overlay else { return };
     canvas.buffer.set_style(area, Style::new().add_modifier(Modifier::DIM).remove_modifier(Modifier::BOLD));
@@ -58,10 +59,12 @@ fn dialog(canvas: &mut Canvas, area: Rect, (wide, high): (u16, u16), title: &str
     frame(canvas, place, title, true)
 }
 
+/// A key and what it does.
 fn choice(canvas: &Canvas, key: &str, what: &str) -> Vec<Span> {
     vec![canvas.span(format!("{key:>6}"), Role::Key), canvas.span(format!("  {what}"), Role::Text)]
 }
 
+/// How to leave a run that goes on.
 fn quit(canvas: &mut Canvas, area: Rect, state: &State) {
     let step = format::count(state.run.step);
     let total = format::count(state.run.about.total_steps);
@@ -83,6 +86,7 @@ fn quit(canvas: &mut Canvas, area: Rect, state: &State) {
     canvas.put_spans(area, 0, 7, &back);
 }
 
+/// What an early end keeps.
 fn stop(canvas: &mut Canvas, area: Rect, state: &State) {
     let best = match state.run.best {
         Some((step, loss)) => {
@@ -98,6 +102,7 @@ fn stop(canvas: &mut Canvas, area: Rect, state: &State) {
     canvas.put_spans(area, 0, 5, &back);
 }
 
+/// A line to type in; the text before the cursor scrolls.
 fn prompt(canvas: &mut Canvas, area: Rect, field: &TextField) {
     canvas.put(area, 0, 1, "The model as it is after this step continues it.", Role::Dim);
     let room = usize::from(area.width).saturating_sub(4);
@@ -119,6 +124,7 @@ fn prompt(canvas: &mut Canvas, area: Rect, field: &TextField) {
     canvas.put_spans(area, 0, 5, &keys);
 }
 
+/// The rate now and after the change, and the factors to choose from.
 fn learning_rate(canvas: &mut Canvas, area: Rect, state: &State, chosen: usize) {
     let now = state.run.last.as_ref().map_or(f64::NAN, |last| last.learning_rate);
     let factor = FACTORS.get(chosen).copied().unwrap_or(1.0);

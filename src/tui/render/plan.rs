@@ -16,6 +16,7 @@ const TALL: usize = 12;
 /// Columns that the table needs to say what a plan is for.
 const LONG: u16 = 64;
 
+/// The main plan, the caches, the passes, the batches, and a table of all plans.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let plans = &state.run.plans;
     let Some(plan) = plans.main() else {
@@ -32,6 +33,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     table(canvas, below(area, y), state, if focused { state.ui.scroll } else { 0 });
 }
 
+/// Shape and size of the plan. Returns the rows used.
 fn head(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     let mut facts = vec![
         (format::count(plan.operations), "operations"),
@@ -52,6 +54,7 @@ fn head(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     canvas.flow(area, 0, 2, &groups)
 }
 
+/// What the caches of plans and tensors found. Returns the rows used.
 fn caches(canvas: &mut Canvas, area: Rect, state: &State) -> usize {
     let plans = &state.run.plans;
     let mut groups = Vec::new();

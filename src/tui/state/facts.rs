@@ -47,6 +47,7 @@ pub struct Plans {
 }
 
 impl Plans {
+    /// Takes in a plan; an earlier one of its shape is forgotten.
     pub fn planned(&mut self, event: &Event) {
         let Event::Planned {
             rows,
@@ -87,6 +88,7 @@ impl Plans {
         self.plans.push_back(facts);
     }
 
+    /// Takes the counters of the caches over.
     pub fn step(&mut self, report: &StepReport) {
         self.plan_hits = report.plan_hits;
         self.plan_misses = report.plan_misses;
@@ -104,6 +106,7 @@ impl Plans {
 /// Bytes by kind, and of the process over the steps.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
+    /// In the order that the run tells them in.
     pub kinds: Vec<MemoryKind>,
     pub process_bytes: u64,
     pub limit_bytes: u64,
@@ -112,6 +115,7 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Takes in a look at the memory after a step.
     pub fn measured(&mut self, step: usize, kinds: &[MemoryKind], process_bytes: u64, limit_bytes: u64) {
         self.kinds = kinds.iter().take(KINDS).cloned().collect();
         self.process_bytes = process_bytes;
@@ -167,6 +171,7 @@ impl Layers {
         self.looks.retain(|look| due(look.ordinal));
     }
 
+    /// The look that was taken last.
     pub fn latest(&self) -> Option<&LayerLook> {
         self.looks.back()
     }

@@ -55,6 +55,7 @@ pub struct State {
 }
 
 impl State {
+    /// A dashboard that knows nothing yet.
     pub fn new(session: Session) -> Self {
         Self { session, ..Self::default() }
     }

@@ -20,6 +20,7 @@ pub struct Figure {
     pub role: Role,
 }
 
+/// A figure without a curve; a dash stands for what is not known.
 fn figure(name: &'static str, value: Option<String>, role: Role) -> Figure {
     Figure { name, value: value.unwrap_or_else(|| "-".to_owned()), spark: String::new(), role }
 }
