@@ -14,6 +14,8 @@ use crate::tui::view;
 /// Columns that two halves need, and rows that a second chart needs.
 const WIDE: u16 = 56;
 const TALL: usize = 14;
+/// Columns that a legend with percentages needs.
+const NARROW: u16 = 32;
 /// Columns of the histogram, at most.
 const MOST_BARS: usize = 60;
 /// Cells between two labels below the histogram.
@@ -122,12 +124,14 @@ fn legend(canvas: &mut Canvas, area: Rect, title: &str, parts: &[(usize, &str, f
     bars::stacked(canvas.buffer, area, 1, &bar, canvas.theme);
     let room = usize::from(area.height).saturating_sub(2).min(parts.len());
     let names = parts.iter().take(room).map(|(_, name, _)| width(name)).max().unwrap_or(0);
-    let names = names.min(usize::from(area.width).saturating_sub(20));
+    let percents = if area.width < NARROW { 0 } else { 7 };
+    let names = names.min(usize::from(area.width).saturating_sub(13 + percents));
     for (row, &(index, name, ms)) in parts.iter().take(room).enumerate() {
         let sign = canvas.theme.fill(index);
         let x = canvas.put(area, 0, row + 2, sign, Role::Part(index));
         canvas.put(area, x + 1, row + 2, &fit(name, names), Role::Text);
-        let numbers = format!("{:>9} {:>6}", format::ms(ms), format::percent(ms / total));
+        let percent = format!("{:>percents$}", format::percent(ms / total));
+        let numbers = format!("{:>9}{}", format::ms(ms), if percents > 0 { &percent } else { "" });
         canvas.put(area, x + 2 + names, row + 2, &numbers, Role::Dim);
     }
     room + 2
