@@ -61,7 +61,7 @@ impl EventParser {
             return;
         }
         match serde_json::from_slice::<Value>(&line) {
-            Ok(Value::Object(_)) => match parse(&line) {
+            Ok(value @ Value::Object(_)) => match parse(value) {
                 Some(event) => take(event),
                 None => self.skipped.unknown += 1,
             },
@@ -71,8 +71,7 @@ impl EventParser {
 }
 
 /// Lines of a step or an evaluation may come without `event`.
-fn parse(line: &[u8]) -> Option<Event> {
-    let value: Value = serde_json::from_slice(line).ok()?;
+fn parse(value: Value) -> Option<Event> {
     if value.get("event").is_some() {
         return serde_json::from_value(value).ok();
     }
