@@ -21,7 +21,8 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let about = &state.run.about;
     let parts = [&about.model, &about.device, &about.run];
     let parts: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    let about = if parts.is_empty() { "waiting for the run to start".to_owned() } else { parts.join(" · ") };
+    let waiting = state.run.status == Status::Waiting;
+    let about = if waiting { "waiting for the run to start".to_owned() } else { parts.join(" · ") };
     canvas.put(area, name + 2, 0, &fit(&about, room.saturating_sub(name + 2)), Role::Text);
     canvas.put_right(area, 0, name, &status);
     progress(canvas, area, state);
@@ -74,7 +75,8 @@ fn progress(canvas: &mut Canvas, area: Rect, state: &State) {
 /// Facts about the progress, the most important first.
 fn facts(state: &State) -> Vec<String> {
     let run = &state.run;
-    let mut facts = vec![format::percent(run.progress())];
+    let known = run.about.total_steps > 0;
+    let mut facts: Vec<String> = known.then(|| format::percent(run.progress())).into_iter().collect();
     if let Some(eta) = run.eta() {
         facts.push(format!("eta {}", format::seconds(eta.as_secs_f64())));
     }
