@@ -3,6 +3,7 @@
 mod control;
 mod memory;
 pub mod model;
+pub mod prefix;
 mod run;
 mod save;
 pub mod setup;

@@ -85,7 +85,7 @@ async fn step(setup: &mut Setup, run_dir: &Path, recorder: &mut Recorder) -> Res
         }
         Err(error) => return Err(error),
     };
-    setup.trainer.take_planned().iter().for_each(|planned| recorder.record(planned));
+    setup.trainer.take_events().iter().for_each(|event| recorder.record(event));
     setup.progress.epoch = window.epoch;
     setup.progress.tokens_seen += window.tokens as u64;
     setup.progress.loader = serde_json::to_value(&window.state_after)
@@ -103,7 +103,7 @@ async fn evaluate(setup: &mut Setup, recorder: &mut Recorder) -> Result<bool> {
         return Ok(false);
     }
     let mut report = setup.trainer.evaluate(&setup.validation, setup.progress.epoch).await?;
-    setup.trainer.take_planned().iter().for_each(|planned| recorder.record(planned));
+    setup.trainer.take_events().iter().for_each(|event| recorder.record(event));
     report.best = setup.progress.best.as_ref().is_none_or(|best| report.eval_loss < best.loss);
     if report.best {
         setup.progress.best = Some(Best { loss: report.eval_loss, step: report.step });

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::model::{OpenModel, open_executor};
+use super::prefix;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
@@ -70,13 +71,15 @@ pub async fn setup(
         memory_budget: config.model.memory_budget,
     };
     let loader = Loader::new(Arc::new(train), loader_options(&config))?;
-    let schedule = schedule(&config, loader.windows_per_epoch());
+    let windows_per_epoch = loader.windows_per_epoch();
+    let schedule = schedule(&config, windows_per_epoch);
     let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
     let executor = open_executor(config.model.device, config.model.threads)?;
     let longest = bucket_length(loader.longest(), config.data.max_length);
-    fits(&config, &builder, &executor, longest, &mut notices)?;
+    let planned = fits(&config, &builder, &executor, longest, &mut notices)?;
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
+    notices.extend(prefix::choose(&config, &model, &mut trainer, windows_per_epoch, planned.total).await?);
     let mut progress = Progress::default();
     let mut loader = loader;
     if let Some(folder) = resume {
@@ -109,13 +112,14 @@ fn fits(
     executor: &AsyncGraphExecutor,
     longest: usize,
     notices: &mut Vec<String>,
-) -> Result<()> {
+) -> Result<PlannedMemory> {
     let kind = StepKind::of(0, config.train.gradient_accumulation_steps);
     let kind = if kind.updates() { kind } else { StepKind::Last };
     let rows = config.train.batch_size;
     let plan = builder.plan(executor, kind, rows, longest)?;
+    let planned = PlannedMemory::of(&plan, executor.target());
     if let Some(budget) = config.model.memory_budget {
-        PlannedMemory::of(&plan, executor.target()).check(budget, rows, longest)?;
+        planned.check(budget, rows, longest)?;
     }
     if executor.target().lacks_kernel(&Operation::SwiGlu) {
         notices.push(format!(
@@ -123,7 +127,7 @@ fn fits(
             executor.device_name()
         ));
     }
-    Ok(())
+    Ok(planned)
 }
 
 /// The model's tokenizer with the chat template that the configuration chooses. Tokenized rows need no tokenizer, so a

@@ -1,9 +1,10 @@
 //! Steps and evaluations on an executor: windows of rows in, reports out.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::prefix::{FrozenPrefix, PREFIX_HIDDEN, PrefixCounts, Source};
 use super::step::{StepBuilder, StepKind};
 use crate::data::{Batch, Window};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,6 +14,9 @@ use crate::model::master;
 use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
 use crate::passes::PassReport;
 use crate::plan::Plan;
+
+/// The most inputs that a step has.
+const STEP_INPUTS: usize = 9;
 
 /// Values by name: trained weights, or the optimizer's moments.
 pub type NamedTensors = BTreeMap<String, HostTensor>;
@@ -26,8 +30,10 @@ pub struct Trainer {
     pub seed: u64,
     /// Optimizer steps done.
     pub step: usize,
-    /// Plans compiled since they were last asked for.
-    planned: Mutex<Vec<Event>>,
+    /// Layers whose results are kept from epoch to epoch; `None` runs all of them in every step.
+    pub prefix: Option<FrozenPrefix>,
+    /// Plans compiled, and notices, since they were last asked for.
+    events: Mutex<Vec<Event>>,
     /// Names of trained values, sorted.
     trained: Vec<String>,
     /// Whether the states that sum gradients over a window exist.
@@ -56,8 +62,17 @@ impl Trainer {
             states.push((name, value));
         }
         executor.set_states(states).await?;
-        let planned = Mutex::default();
-        Ok(Self { executor, builder, schedule, seed, step: 0, planned, trained, accumulators: false })
+        Ok(Self {
+            executor,
+            builder,
+            schedule,
+            seed,
+            step: 0,
+            prefix: None,
+            events: Mutex::default(),
+            trained,
+            accumulators: false,
+        })
     }
 
     /// Makes room for gradients summed over a window, when the first window with several micro-batches comes.
@@ -85,8 +100,7 @@ impl Trainer {
         let learning_rate = self.schedule.learning_rate(self.step);
         for (index, batch) in window.batches.iter().enumerate() {
             let kind = StepKind::of(index, window.batches.len());
-            let plan = self.plan(kind, batch)?;
-            let mut inputs = self.inputs(batch, scale)?;
+            let (plan, mut inputs) = self.prepared(kind, batch, scale).await?;
             inputs.insert("dropout_seed".into(), self.dropout_seed(index)?);
             inputs.insert("learning_rate".into(), self.number(learning_rate)?);
             inputs.insert("step".into(), self.number((self.step + 1) as f64)?);
@@ -124,8 +138,8 @@ impl Trainer {
         let start = Instant::now();
         let (mut sum, mut supervised_tokens) = (0.0, 0);
         for batch in batches {
-            let plan = self.plan(StepKind::Evaluate, batch)?;
-            let outcome = self.executor.run(plan, self.inputs(batch, 1.0)?).await?;
+            let (plan, inputs) = self.prepared(StepKind::Evaluate, batch, 1.0).await?;
+            let outcome = self.executor.run(plan, inputs).await?;
             sum += first(&outcome.outputs, 0)?;
             supervised_tokens += batch.supervised_tokens;
         }
@@ -182,19 +196,77 @@ impl Trainer {
         Ok(())
     }
 
-    /// Reports of the plans that were compiled since the last call.
-    pub fn take_planned(&self) -> Vec<Event> {
-        std::mem::take(&mut self.planned.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Reports of the plans that were compiled since the last call, and notices.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.events())
     }
 
-    fn plan(&self, kind: StepKind, batch: &Batch) -> Result<Arc<Plan>> {
+    /// What the cache of the frozen prefix holds and how often it was asked; `None` where there is none.
+    pub fn prefix_counts(&self) -> Option<PrefixCounts> {
+        self.prefix.as_ref().map(FrozenPrefix::counts)
+    }
+
+    /// Where the graphs of steps and evaluations begin.
+    pub fn source(&self) -> Source {
+        self.prefix.as_ref().map_or(Source::Tokens, FrozenPrefix::source)
+    }
+
+    /// What leaves the lowest `layers` layers for a batch: [n, hidden].
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn run_prefix(&self, layers: usize, batch: &Batch) -> Result<HostTensor> {
+        let plan = self.reported(batch, false, || {
+            self.builder.prefix_plan(&self.executor, layers, batch.rows, batch.sequence)
+        })?;
+        let outcome = self.executor.run(plan, tokens(batch)?).await?;
+        outcome.outputs.into_iter().next().ok_or_else(|| Error::internal("the prefix gave no output"))
+    }
+
+    /// The plan of a micro-batch and its inputs. Where the prefix is kept, the step begins above it.
+    async fn prepared(&self, kind: StepKind, batch: &Batch, scale: f64) -> Result<(Arc<Plan>, StepInputs)> {
+        let mut inputs = self.inputs(batch, scale)?;
+        if let Some(hidden) = self.prefix_hidden(batch).await? {
+            inputs.insert(PREFIX_HIDDEN.into(), hidden);
+        }
+        let source = self.source();
+        let plan = self.reported(batch, kind.updates(), || {
+            self.builder.plan_from(source, &self.executor, kind, batch.rows, batch.sequence)
+        })?;
+        Ok((plan, inputs))
+    }
+
+    /// What leaves the prefix for a batch, computed for the rows that are not known: [n, hidden]. `None` where no
+    /// prefix is kept.
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn prefix_hidden(&self, batch: &Batch) -> Result<Option<HostTensor>> {
+        let Some(prefix) = &self.prefix else { return Ok(None) };
+        let mut rows = prefix.look_up(batch, self.builder.token_bytes());
+        if let Some(missing) = rows.missing(batch) {
+            let computed = self.run_prefix(prefix.layers, &missing).await?;
+            if let Some(message) = prefix.keep(&mut rows, &computed) {
+                self.events().push(Event::Notice { message });
+            }
+        }
+        Ok(Some(rows.hidden(self.builder.decoder.hidden, self.builder.dtype)?))
+    }
+
+    /// The plan that `make` gives; compiling it is reported.
+    fn reported(
+        &self,
+        batch: &Batch,
+        updates: bool,
+        make: impl FnOnce() -> Result<Arc<Plan>>,
+    ) -> Result<Arc<Plan>> {
         let misses = self.executor.plan_counts().misses;
-        let plan = self.builder.plan(&self.executor, kind, batch.rows, batch.sequence)?;
+        let plan = make()?;
         if self.executor.plan_counts().misses > misses {
             let report = Event::Planned {
                 rows: batch.rows,
                 sequence: batch.sequence,
-                updates: kind.updates(),
+                updates,
                 operations: plan.operations(),
                 batches: plan.batches.len(),
                 arena_bytes: plan.arena_bytes,
@@ -204,9 +276,13 @@ impl Trainer {
                 kernels: 0,
                 plan_ms: 0.0,
             };
-            self.planned.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+            self.events().push(report);
         }
         Ok(plan)
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, names: Vec<String>) -> Result<NamedTensors> {
@@ -215,14 +291,10 @@ impl Trainer {
     }
 
     fn inputs(&self, batch: &Batch, loss_scale: f64) -> Result<StepInputs> {
-        let tokens = |values: &[u32]| HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec());
-        Ok(StepInputs::from([
-            ("input_ids".into(), tokens(&batch.input_ids)?),
-            ("positions".into(), tokens(&batch.positions)?),
-            ("segments".into(), tokens(&batch.segments)?),
-            ("targets".into(), tokens(&batch.targets)?),
-            ("loss_scale".into(), self.number(loss_scale)?),
-        ]))
+        let mut inputs = tokens(batch)?;
+        inputs.insert("targets".into(), of_tokens(batch, &batch.targets)?);
+        inputs.insert("loss_scale".into(), self.number(loss_scale)?);
+        Ok(inputs)
     }
 
     fn number(&self, value: f64) -> Result<HostTensor> {
@@ -236,6 +308,20 @@ impl Trainer {
         let seed = self.seed ^ spread;
         HostTensor::u32(&[2], vec![(seed ^ (seed >> 32)) as u32, self.step as u32])
     }
+}
+
+/// The inputs that say what the tokens are.
+fn tokens(batch: &Batch) -> Result<StepInputs> {
+    let mut inputs = StepInputs::with_capacity(STEP_INPUTS);
+    inputs.insert("input_ids".into(), of_tokens(batch, &batch.input_ids)?);
+    inputs.insert("positions".into(), of_tokens(batch, &batch.positions)?);
+    inputs.insert("segments".into(), of_tokens(batch, &batch.segments)?);
+    Ok(inputs)
+}
+
+/// One value for each token: `[n]`.
+fn of_tokens(batch: &Batch, values: &[u32]) -> Result<HostTensor> {
+    HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec())
 }
 
 fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {

@@ -97,6 +97,26 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn low_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() << 16)))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() & 0xffff_0000)))
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        Self(self.0.map(|value| bf16::from_f32(value).to_f32()))
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        self.zip(high, |low, high| f32::from_bits(low.to_bits() >> 16 | high.to_bits() & 0xffff_0000))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))
