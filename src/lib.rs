@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! config -> data -> model (emits lazy graph) -> autodiff -> passes -> plan -> executor -> optim -> checkpoint
-//!                                                                        \-> metrics
+//!                                                                        \-> metrics -> tui
 //! ```
 
 pub mod adapter;
@@ -28,5 +28,6 @@ pub mod passes;
 pub mod plan;
 pub mod tensor_file;
 pub mod train;
+pub mod tui;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

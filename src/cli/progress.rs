@@ -69,10 +69,21 @@ impl Sink for Progress {
             Event::Sample(sample) => self.say(&format!("> {}\n  {}", sample.prompt, sample.text.trim())),
             Event::Saved { path, .. } => self.say(&format!("saved {}", path.display())),
             Event::Notice { message } => self.say(&format!("note: {message}")),
+            Event::Fallback { operation, reason } => {
+                self.say(&format!("note: {operation} runs as plain operations: {reason}"));
+            }
             Event::Finished { steps, seconds, path } => {
                 self.bar.finish_and_clear();
                 self.say(&format!("{steps} steps in {seconds:.1} s; the result is in {}", path.display()));
             }
+            Event::LearningRate { learning_rate, .. } => {
+                self.say(&format!("note: the learning rate is {learning_rate:.2e} from now on"));
+            }
+            Event::Paused { step } => self.say(&format!("paused after step {step}")),
+            Event::Resumed { .. } => self.say("resumed"),
+            // The error that ends the run says the same.
+            Event::Failed { .. } | Event::NotFinite { .. } => {}
+            Event::Profile { .. } | Event::Memory { .. } | Event::Layers { .. } => {}
         }
     }
 }
@@ -88,6 +99,7 @@ impl Progress {
             validation_rows,
             trained_parameters,
             total_parameters,
+            ..
         } = event
         else {
             return;

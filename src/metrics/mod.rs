@@ -1,10 +1,19 @@
 //! What happens in a run, as events: the only vocabulary that the training loop speaks to the outside.
 
+mod command;
 mod event;
 mod jsonl;
+mod number;
+mod read;
+mod reports;
 
-pub use event::{EvaluationReport, Event, Sample, StepReport};
+pub use command::Command;
+pub use event::Event;
 pub use jsonl::JsonLines;
+pub use read::{EventParser, MetricsFile, Skipped};
+pub use reports::{
+    EvaluationReport, LayerReport, MemoryKind, OperationKindTime, PassCount, Sample, StepReport,
+};
 
 /// Takes events; anything slow or fallible is the sink's own matter and never the step's.
 pub trait Sink: Send {

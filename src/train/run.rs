@@ -59,6 +59,8 @@ pub async fn run(
 
 fn started(setup: &Setup) -> Event {
     Event::Started {
+        run: String::new(),
+        total_epochs: 0.0,
         model: setup.model.name.clone(),
         device: setup.trainer.executor.device_name().to_owned(),
         total_steps: setup.trainer.schedule.total_steps,

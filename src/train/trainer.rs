@@ -9,9 +9,10 @@ use super::step::{StepBuilder, StepKind};
 use crate::data::{Batch, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{AsyncGraphExecutor, HostTensor, StepInputs};
-use crate::metrics::{EvaluationReport, Event, StepReport};
+use crate::metrics::{EvaluationReport, Event, PassCount, StepReport};
 use crate::model::master;
 use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
+use crate::passes::PassReport;
 use crate::plan::Plan;
 
 /// The most inputs that a step has.
@@ -125,6 +126,7 @@ impl Trainer {
             tokens_per_second: window.tokens as f64 / took.max(1e-9),
             step_ms: took * 1e3,
             data_wait_ms,
+            ..StepReport::default()
         })
     }
 
@@ -268,6 +270,11 @@ impl Trainer {
                 operations: plan.operations(),
                 batches: plan.batches.len(),
                 arena_bytes: plan.arena_bytes,
+                operations_before: plan.passes.first().map_or(0, |pass| pass.operations_before),
+                passes: plan.passes.iter().map(pass_count).collect(),
+                widths: plan.batches.iter().map(|batch| batch.len() as u32).collect(),
+                kernels: 0,
+                plan_ms: 0.0,
             };
             self.events().push(report);
         }
@@ -320,6 +327,10 @@ fn of_tokens(batch: &Batch, values: &[u32]) -> Result<HostTensor> {
 fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {
     let value = outputs.get(index).and_then(|output| output.to_f64().first().copied());
     value.ok_or_else(|| Error::internal("a step gave fewer outputs than its plan promises"))
+}
+
+fn pass_count(report: &PassReport) -> PassCount {
+    PassCount { name: report.name.to_owned(), operations: report.operations_after }
 }
 
 fn diverged(step: usize, loss: f64, grad_norm: f64, window: &Window) -> Error {
