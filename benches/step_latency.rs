@@ -2,8 +2,8 @@
 //! and with each one taken away from all of them.
 //!
 //! The model is the one of the quickstart with random weights. Variants take turns step by step, so that a machine's
-//! moods hit all of them alike; medians are compared. Every variant trains its own copy, and all must end with the same
-//! loss.
+//! moods hit all of them alike; a share is the median of the differences of steps side by side. Every variant trains its
+//! own copy, and all must end with the same loss. A new switch of `CpuOptions` is one line in `SWITCHES`.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -23,11 +23,11 @@ use lazytune::executor::{
 use lazytune::graph::{DType, Shape, TensorType};
 use lazytune::model::{ModelSource, lora_a_name, lora_b_name};
 use lazytune::optim::{Schedule, ScheduleShape};
-use lazytune::plan::{CacheCounts, Plan, compile};
+use lazytune::plan::{CacheCounts, Plan};
 use lazytune::train::{NamedTensors, StepBuilder, StepKind, Trainer};
 use lazytune::{Error, Result};
 
-use support::{CountingAllocator, adapters, allocated, step_builder};
+use support::{Allocations, CountingAllocator, adapters, step_builder};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -43,12 +43,25 @@ const MEASURED: usize = 25;
 /// How far final losses may lie apart, relative.
 const TOLERANCE: f64 = 1e-3;
 
+/// Turns one idea off.
+type TurnOff = fn(&mut CpuOptions);
+
+/// The switches of the CPU, in the order in which they are added.
+const SWITCHES: &[(&str, TurnOff)] = &[
+    ("tensor cache", |options| options.tensor_cache = false),
+    ("parallel batches", |options| options.batch_size_hint = 1),
+    ("fused kernels", |options| options.fused_kernels = false),
+    ("fusion", |options| options.fuse = false),
+];
+
 /// A way to run the step.
 struct Variant {
-    name: &'static str,
+    name: String,
     plan_cache: bool,
     /// `None` runs the same plain operations through candle.
     options: Option<CpuOptions>,
+    /// The variant that it is compared with, and whether that one has the idea that this one lacks.
+    beside: Option<(usize, bool)>,
 }
 
 /// A variant under measurement.
@@ -62,32 +75,40 @@ struct Runner {
     loss: f64,
 }
 
-fn all_off() -> CpuOptions {
-    let on = CpuOptions::default();
-    CpuOptions { batch_size_hint: 1, fused_kernels: false, fuse: false, tensor_cache: false, ..on }
+fn without(switches: &[(&str, TurnOff)]) -> CpuOptions {
+    let mut options = CpuOptions::default();
+    switches.iter().for_each(|(_, turn_off)| turn_off(&mut options));
+    options
 }
 
-/// Ideas added one after the other, then each taken away.
+/// Ideas added one after the other, then each taken away from all of them.
 fn variants() -> Vec<Variant> {
+    let variant = |name: &str, plan_cache, options, beside| Variant {
+        name: name.to_owned(),
+        plan_cache,
+        options: Some(options),
+        beside,
+    };
+    let mut variants = vec![
+        variant("eager", false, without(SWITCHES), None),
+        variant("+ plan cache", true, without(SWITCHES), Some((0, false))),
+    ];
+    for (index, (name, _)) in SWITCHES.iter().enumerate() {
+        let options = without(&SWITCHES[index + 1..]);
+        variants.push(variant(&format!("+ {name}"), true, options, Some((index + 1, false))));
+    }
+    let all = variants.len() - 1;
+    variants[all].name.push_str(" = all together");
     let on = CpuOptions::default();
-    let width = on.batch_size_hint;
-    let plain = CpuOptions { fused_kernels: false, fuse: false, ..on };
-    let variant = |name, plan_cache, options| Variant { name, plan_cache, options: Some(options) };
-    vec![
-        variant("eager", false, all_off()),
-        variant("+ plan cache", true, all_off()),
-        variant("+ tensor cache", true, CpuOptions { tensor_cache: true, ..all_off() }),
-        variant("+ parallel batches", true, CpuOptions { batch_size_hint: width, ..plain }),
-        variant("+ fused kernels", true, CpuOptions { fuse: false, ..on }),
-        variant("+ fusion = all together", true, on),
-        variant("all but plan cache", false, on),
-        variant("all but tensor cache", true, CpuOptions { tensor_cache: false, ..on }),
-        variant("all but parallel batches", true, CpuOptions { batch_size_hint: 1, ..on }),
-        variant("all but fused kernels", true, CpuOptions { fused_kernels: false, ..on }),
-        variant("all but fusion", true, CpuOptions { fuse: false, ..on }),
-        variant("all on one thread", true, CpuOptions { threads: 1, ..on }),
-        Variant { name: "candle's operations, eager", plan_cache: false, options: None },
-    ]
+    variants.push(variant("all but plan cache", false, on, Some((all, true))));
+    for (index, (name, _)) in SWITCHES.iter().enumerate() {
+        let options = without(&SWITCHES[index..=index]);
+        variants.push(variant(&format!("all but {name}"), true, options, Some((all, true))));
+    }
+    variants.push(variant("all on one thread", true, CpuOptions { threads: 1, ..on }, Some((all, true))));
+    let name = "candle's operations, eager".to_owned();
+    variants.push(Variant { name, plan_cache: false, options: None, beside: None });
+    variants
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -184,7 +205,7 @@ impl Runner {
         let mut inputs = inputs.clone();
         inputs.insert("step".into(), HostTensor::f32(&[1], vec![(index + 1) as f32])?);
         let Self { trainer: Trainer { builder, executor, .. }, variant, .. } = self;
-        let (before, start) = (allocated(), Instant::now());
+        let (before, start) = (Allocations::so_far(), Instant::now());
         let plan = match variant.plan_cache {
             true => builder.plan(executor, StepKind::Only, ROWS, SEQUENCE)?,
             false => Arc::new(compiled(builder, executor)?),
@@ -192,7 +213,7 @@ impl Runner {
         let outcome = executor.run(plan, inputs).await?;
         if counts {
             self.milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
-            self.allocations.push(allocated() - before);
+            self.allocations.push(Allocations::so_far().since(before).count);
         }
         let loss = outcome.outputs.first().and_then(|loss| loss.to_f64().first().copied());
         self.loss = loss.ok_or_else(|| Error::internal("a step gave no loss"))?;
@@ -201,8 +222,7 @@ impl Runner {
 }
 
 fn compiled(builder: &StepBuilder, executor: &AsyncGraphExecutor) -> Result<Plan> {
-    let step = builder.build(StepKind::Only, ROWS, SEQUENCE, executor.target())?;
-    compile(step.graph, step.read_back, executor.target())
+    builder.compile(StepKind::Only, ROWS, SEQUENCE, executor.target())
 }
 
 fn median<T: Copy + PartialOrd>(values: &[T]) -> Option<T> {
@@ -211,7 +231,17 @@ fn median<T: Copy + PartialOrd>(values: &[T]) -> Option<T> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// Prints a row for each variant: median and least time, speed relative to the first variant, counts.
+/// What the idea that tells `runner` from the variant beside it saves: ms, and a share of the step without it.
+fn saving(runner: &Runner, runners: &[Runner]) -> Option<(f64, f64)> {
+    let (beside, lacks) = runner.variant.beside?;
+    let (own, other) = (&runner.milliseconds, &runners.get(beside)?.milliseconds);
+    let (without, with) = if lacks { (own, other) } else { (other, own) };
+    let saved: Vec<f64> = without.iter().zip(with).map(|(without, with)| without - with).collect();
+    let saved = median(&saved)?;
+    Some((saved, 100.0 * saved / median(without)?))
+}
+
+/// Prints a row for each variant: median and least time, what its idea saves, speed relative to the first, counts.
 async fn report(runners: &[Runner]) -> Result<()> {
     let mut out = stdout().lock();
     let mut line = |text: String| writeln!(out, "{text}").map_err(|e| Error::device(e.to_string()));
@@ -219,37 +249,44 @@ async fn report(runners: &[Runner]) -> Result<()> {
     line(format!(
         "{MODEL}: {ROWS} x {SEQUENCE} tokens a step, LoRA r = 8 on all linear layers, {threads} threads"
     ))?;
-    line(format!(
-        "{:28} {:>9} {:>9} {:>7} {:>6} {:>8} {:>11} {:>13} {:>12} {:>9}",
-        "",
-        "median ms",
-        "least ms",
-        "speed",
-        "ops",
-        "batches",
-        "plans h/m",
-        "tensors h/m",
-        "allocations",
-        "loss"
-    ))?;
+    let heads = [
+        ("median ms", 9),
+        ("least ms", 9),
+        ("saves ms", 9),
+        ("saves %", 8),
+        ("speed", 7),
+        ("ops", 6),
+        ("batches", 8),
+        ("plans h/m", 11),
+        ("tensors h/m", 13),
+        ("allocations", 12),
+        ("loss", 9),
+    ];
+    line(heads.iter().fold(format!("{:28}", ""), |text, (head, width)| format!("{text} {head:>width$}")))?;
     let eager = runners.first().and_then(|runner| median(&runner.milliseconds)).unwrap_or(f64::NAN);
     for runner in runners {
-        let time = median(&runner.milliseconds).unwrap_or(f64::NAN);
-        let least = runner.milliseconds.iter().copied().fold(f64::INFINITY, f64::min);
-        let CacheCounts { hits, misses } = runner.trainer.executor.plan_counts();
-        let DeviceCounters { tensor_cache_hits, tensor_cache_misses, .. } =
-            runner.trainer.executor.counters().await?;
-        line(format!(
-            "{:28} {time:>9.1} {least:>9.1} {:>6.2}x {:>6} {:>8} {:>11} {:>13} {:>12} {:>9.5}",
-            runner.variant.name,
-            eager / time,
-            runner.operations,
-            runner.batches,
-            format!("{hits}/{misses}"),
-            format!("{tensor_cache_hits}/{tensor_cache_misses}"),
-            median(&runner.allocations).unwrap_or(0),
-            runner.loss,
-        ))?;
+        line(row(runner, runners, eager).await?)?;
     }
     Ok(())
+}
+
+async fn row(runner: &Runner, runners: &[Runner], eager: f64) -> Result<String> {
+    let time = median(&runner.milliseconds).unwrap_or(f64::NAN);
+    let least = runner.milliseconds.iter().copied().fold(f64::INFINITY, f64::min);
+    let (ms, percent) = saving(runner, runners)
+        .map_or_else(Default::default, |(ms, percent)| (format!("{ms:.2}"), format!("{percent:.1}")));
+    let CacheCounts { hits, misses } = runner.trainer.executor.plan_counts();
+    let counters = runner.trainer.executor.counters().await?;
+    let DeviceCounters { tensor_cache_hits, tensor_cache_misses, .. } = counters;
+    Ok(format!(
+        "{:28} {time:>9.1} {least:>9.1} {ms:>9} {percent:>8} {:>6.2}x {:>6} {:>8} {:>11} {:>13} {:>12} {:>9.5}",
+        runner.variant.name,
+        eager / time,
+        runner.operations,
+        runner.batches,
+        format!("{hits}/{misses}"),
+        format!("{tensor_cache_hits}/{tensor_cache_misses}"),
+        median(&runner.allocations).unwrap_or(0),
+        runner.loss,
+    ))
 }

@@ -11,6 +11,7 @@
 
 pub mod adapter;
 pub mod autodiff;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

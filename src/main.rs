@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use lazytune::kernels::allocations::CountingAllocator;
+
+/// Counts allocations for `lazytune bench`.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
 fn main() -> ExitCode {
     ExitCode::from(lazytune::cli::main())
 }

@@ -376,7 +376,7 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         assert!(!outcome.stderr.is_empty());
     }
     assert!(!workspace.path("run").exists());
-    let commands = ["train", "plan", "check", "generate", "merge", "config"];
+    let commands = ["train", "plan", "bench", "check", "generate", "merge", "config"];
     let help = workspace.run(&["--help"]).exits(0);
     assert!(commands.iter().all(|command| help.stdout.contains(command)), "{}", help.stdout);
     for command in commands {

@@ -59,6 +59,7 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
         dtype: DType::F32,
         optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 },
         max_positions: 16,
+        memory_budget: None,
     };
     (builder, values)
 }

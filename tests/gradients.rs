@@ -59,7 +59,9 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::DropoutMask { .. } => vec![],
         Op::RmsNormGrad { .. } | Op::AttentionGrad(_) | Op::CachedAttention(_) | Op::SwiGluGrad => vec![],
         Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => vec![],
-        Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack { .. } | Op::Output(_) => vec![],
+        Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack { .. } | Op::PackedEmbedding | Op::Output(_) => {
+            vec![]
+        }
         Op::Unary(Unary::Log | Unary::Sqrt | Unary::Reciprocal) => {
             one(operation.clone(), vec![Positive(vec![3, 4])])
         }
@@ -85,7 +87,7 @@ fn samples(operation: &Operation) -> Vec<Sample> {
             .flat_map(|(transpose_left, transpose_right)| {
                 let left = if transpose_left { vec![2, 4, 3] } else { vec![2, 3, 4] };
                 let right = if transpose_right { vec![2, 5, 4] } else { vec![2, 4, 5] };
-                one(Op::MatMul { transpose_left, transpose_right }, vec![Any(left), Any(right)])
+                one(Op::MatMul { transpose_left, transpose_right, widen: false }, vec![Any(left), Any(right)])
             })
             .collect(),
         Op::Embedding => one(Op::Embedding, vec![Any(vec![4, 3]), Ids(vec![1, 3, 1, IGNORE])]),
@@ -154,7 +156,7 @@ fn every_operation() -> Vec<Operation> {
         Op::Concat { axis: 0 },
         Op::Reduce { reduction: Reduction::Sum, axis: 0 },
         Op::Reduce { reduction: Reduction::Max, axis: 0 },
-        Op::MatMul { transpose_left: false, transpose_right: false },
+        Op::MatMul { transpose_left: false, transpose_right: false, widen: false },
         Op::Embedding,
         Op::ScatterRows { rows: 1 },
         Op::TakeLast,

@@ -44,10 +44,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensor_file",
         ],
     ),
+    ("bench", &["config", "data", "error", "executor", "graph", "kernels", "plan", "train"]),
     (
         "cli",
         &[
             "adapter",
+            "bench",
             "checkpoint",
             "config",
             "data",
@@ -80,6 +82,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/"]),
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
+    ("nix", &["bench/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),
 ];

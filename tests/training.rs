@@ -4,54 +4,25 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use lazytune::adapter::{AdapterSpec, TargetModules};
-use lazytune::config::{DataSection, Overlong, TrainOn, Validation};
-use lazytune::data::{Dataset, Example, Loader, LoaderOptions, RowSource};
 use lazytune::executor::{CpuOptions, CpuTarget, HostTensor, StepInputs, kind_of};
 use lazytune::graph::{ComputationGraph, DType, FrozenGraph, Operation, Scalar, Shape};
 use lazytune::model::Trained;
-use lazytune::optim::{AdamW, Schedule, ScheduleShape};
+use lazytune::optim::{Schedule, ScheduleShape};
 use lazytune::plan::compile;
 use lazytune::train::model::OpenModel;
-use lazytune::train::{StepBuilder, StepKind, Trainer};
+use lazytune::train::{StepKind, Trainer};
 use serde_json::json;
+use support::steps::{adapters, builder, initial_values, loader, model, spec};
 use support::workspace::{Outcome, Workspace, field, golden, steps, tensors};
 use support::{block_on, compute, executor, relative_error, two_threads};
 
 /// Three rows of 19 tokens: no activation then has the shape of a weight.
 const ROWS: usize = 3;
 const SEQUENCE: usize = 19;
-
-fn model() -> OpenModel {
-    OpenModel::named(golden("gqa_tied/base").to_str().unwrap(), None).unwrap()
-}
-
-fn spec() -> AdapterSpec {
-    AdapterSpec {
-        r: 5,
-        alpha: 10.0,
-        dropout: 0.0,
-        use_rslora: false,
-        target_modules: TargetModules::AllLinear,
-        layers_to_transform: None,
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
-    }
-}
-
-fn builder(model: &OpenModel, trained: Trained) -> StepBuilder {
-    let optimizer = AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
-    StepBuilder { decoder: model.decoder.clone(), trained, dtype: DType::F32, optimizer, max_positions: 64 }
-}
-
-fn adapters(model: &OpenModel, spec: &AdapterSpec) -> Trained {
-    let layers = spec.resolve(&model.source.config.linear_modules()).unwrap();
-    Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
-}
 
 /// A step's graph after all passes.
 fn optimized(model: &OpenModel, trained: Trained, kind: StepKind) -> FrozenGraph {
@@ -224,7 +195,7 @@ fn a_thousand_steps_over_three_shapes_compile_three_plans() {
     let trained = adapters(&model, &spec());
     let executor = executor(CpuOptions { threads: 1, ..CpuOptions::default() });
     block_on(executor.set_weights(model.weight_loader())).unwrap();
-    let (_, initial) = initial_values(&trained);
+    let initial = initial_values(&trained);
     let schedule = Schedule {
         shape: ScheduleShape::Constant,
         peak: 1e-3,
@@ -241,49 +212,6 @@ fn a_thousand_steps_over_three_shapes_compile_three_plans() {
     }
     let counts = trainer.executor.plan_counts();
     assert_eq!((counts.misses, counts.hits), (3, 997));
-}
-
-fn initial_values(trained: &Trained) -> ((), lazytune::train::NamedTensors) {
-    let Trained::Adapters(layers) = trained else { unreachable!() };
-    let mut values = lazytune::train::NamedTensors::new();
-    for (path, layer) in layers {
-        let pair = lazytune::adapter::LoraPair::initial(1, layer);
-        let tensor = |dims: [usize; 2], values| HostTensor::f32(&dims, values).unwrap();
-        values.insert(lazytune::model::lora_a_name(path), tensor([layer.rank, layer.in_features], pair.a));
-        values.insert(lazytune::model::lora_b_name(path), tensor([layer.out_features, layer.rank], pair.b));
-    }
-    ((), values)
-}
-
-/// Rows of these lengths, one a window, over and over.
-fn loader(lengths: &[usize]) -> Loader {
-    let example = |(row, &length): (usize, &usize)| Example {
-        input_ids: (0..length).map(|at| (at * 7 + row) as u32 % 60 + 3).collect(),
-        supervised: vec![true; length],
-        source: RowSource { file: Arc::from(Path::new("rows.jsonl")), row: row + 1 },
-        content_hash: row as u64,
-    };
-    let section = DataSection {
-        train: vec![],
-        validation: Validation::None,
-        validation_fraction: 0.1,
-        max_length: 64,
-        shuffle: false,
-        packing: false,
-        train_on: TrainOn::All,
-        overlong: Overlong::Truncate,
-        chat_template: None,
-    };
-    let dataset = Dataset::from_examples(lengths.iter().enumerate().map(example), &section);
-    let options = LoaderOptions {
-        batch_size: 1,
-        gradient_accumulation_steps: 1,
-        shuffle: false,
-        packing: false,
-        seed: 1,
-        max_length: 64,
-    };
-    Loader::new(Arc::new(dataset), options).unwrap()
 }
 
 /// Rows of different lengths, of which different parts are supervised.
@@ -315,6 +243,8 @@ fn train(workspace: &Workspace, run: &str, changes: &[&str]) -> Outcome {
 fn losses(workspace: &Workspace, run: &str) -> Vec<f64> {
     field(&steps(&workspace.path(run).join("metrics.jsonl")), "loss")
 }
+
+/// Rows of these lengths, one a window, over and over.
 
 #[test]
 fn splitting_a_window_changes_nothing_but_rounding() {

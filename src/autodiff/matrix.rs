@@ -8,7 +8,7 @@ fn multiply(
     transpose_left: bool,
     transpose_right: bool,
 ) -> LazyTensor {
-    left.then(Operation::MatMul { transpose_left, transpose_right }, &[right])
+    left.then(Operation::MatMul { transpose_left, transpose_right, widen: false }, &[right])
 }
 
 /// With L' and R' the sides as multiplied: dL' = dy R'^T and dR' = L'^T dy, each transposed back where its side was.

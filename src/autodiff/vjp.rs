@@ -48,7 +48,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
             let share = dy.over(&ties.sum(*axis));
             vec![Some(share.broadcast_to(x.dims()).times(&ties))]
         }
-        Op::MatMul { transpose_left, transpose_right } => {
+        Op::MatMul { transpose_left, transpose_right, .. } => {
             matmul([x, at.inputs[1]], &dy, *transpose_left, *transpose_right, at.wanted)
         }
         Op::Embedding => {
@@ -77,6 +77,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::Assign
         | Op::WriteRows
         | Op::Pack { .. }
+        | Op::PackedEmbedding
         | Op::Output(_) => {
             return Err(not_differentiable(at, "it only serves gradients, updates or decoding"));
         }

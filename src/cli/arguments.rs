@@ -18,6 +18,8 @@ pub enum Command {
     Train(TrainArguments),
     /// Show what a training step would do and how much memory it takes, without loading a weight
     Plan(PlanArguments),
+    /// Measure training steps: latency, speed against this machine's peak, memory, and where the time goes
+    Bench(BenchArguments),
     /// Check a configuration, its data and its model, and list what is wrong
     Check(CheckArguments),
     /// Continue a prompt with a model, with or without an adapter
@@ -81,6 +83,35 @@ pub struct PlanArguments {
     /// Tokens per row; default: data.max_length
     #[arg(long, value_name = "TOKENS")]
     pub sequence: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazytune bench configs/quickstart.toml --set data.packing=true
+  lazytune bench run.toml --sequence 512 --set train.batch_size=4 --json
+
+Steps are those of a training run, on its data; nothing is written.")]
+pub struct BenchArguments {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Steps to time
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub steps: u32,
+    /// Steps before them, not timed
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub warmup: u32,
+    /// Tokens per row, as --set data.max_length=TOKENS
+    #[arg(long, value_name = "TOKENS")]
+    pub sequence: Option<usize>,
+    /// Threads that compute, as --set model.threads=N
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Tell operations of the same kind and different shapes apart
+    #[arg(long)]
+    pub shapes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The command line: arguments are parsed, resolved, then acted on; one file a subcommand.
 
 mod arguments;
+mod bench;
 mod check;
 mod config;
 mod generate;
@@ -46,6 +47,7 @@ fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => runtime.block_on(train::run(&arguments, printer)),
         Command::Plan(arguments) => plan::run(&arguments, printer),
+        Command::Bench(arguments) => runtime.block_on(bench::run(&arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Generate(arguments) => runtime.block_on(generate::run(&arguments, printer)),
         Command::Merge(arguments) => merge::run(&arguments, printer),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::executor::{CpuOptions, CpuTarget, kind_of};
 use crate::model::Trained;
 use crate::passes;
-use crate::plan::compile;
+use crate::plan::Recomputed;
 use crate::train::model::OpenModel;
 use crate::train::setup::{adapter_spec, optimizer};
 use crate::train::{PlannedMemory, StepBuilder, StepKind};
@@ -52,7 +52,17 @@ struct Report {
     kernels: BTreeMap<String, usize>,
     flops: f64,
     bytes_moved: f64,
+    recomputed: RecomputedLine,
     memory: PlannedMemory,
+}
+
+/// What the backward pass computes a second time, to keep less.
+#[derive(Debug, Serialize)]
+struct RecomputedLine {
+    operations: usize,
+    flops: f64,
+    bytes_moved: f64,
+    saved_bytes: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,13 +87,14 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
         dtype: model.dtype,
         optimizer: optimizer(config),
         max_positions: sequence,
+        memory_budget: config.model.memory_budget,
     };
     let target = CpuTarget(CpuOptions::default());
     let rows = config.train.batch_size;
     let kind = if config.train.gradient_accumulation_steps > 1 { StepKind::Last } else { StepKind::Only };
     let step = builder.build(kind, rows, sequence, &target)?;
     let operations_before_passes = passes::operations(&step.graph);
-    let plan = compile(step.graph, step.read_back, &target)?;
+    let plan = builder.compile(kind, rows, sequence, &target)?;
     let mut widths = BTreeMap::new();
     plan.batches.iter().for_each(|batch| *widths.entry(batch.len()).or_default() += 1);
     let mut kernels = BTreeMap::new();
@@ -111,8 +122,14 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
         kernels,
         flops: cost.flops,
         bytes_moved: cost.bytes,
+        recomputed: recomputed(&plan.recomputed),
         memory: PlannedMemory::of(&plan, &target),
     })
+}
+
+fn recomputed(recomputed: &Recomputed) -> RecomputedLine {
+    let Recomputed { operations, cost, saved_bytes } = *recomputed;
+    RecomputedLine { operations, flops: cost.flops, bytes_moved: cost.bytes, saved_bytes }
 }
 
 impl std::fmt::Display for Report {
@@ -136,6 +153,15 @@ impl std::fmt::Display for Report {
         }
         writeln!(f, "arithmetic   {:>10.1} GFLOP", self.flops / 1e9)?;
         writeln!(f, "traffic      {:>10.1} GB if every operand moved once", self.bytes_moved / 1e9)?;
+        let again = &self.recomputed;
+        writeln!(
+            f,
+            "recomputed   {:>7} kernels, {:.1} GFLOP, {:.1} GB: keeps {} less",
+            again.operations,
+            again.flops / 1e9,
+            again.bytes_moved / 1e9,
+            bytes(again.saved_bytes)
+        )?;
         let memory = &self.memory;
         let lines = [
             ("weights", memory.weights),

@@ -131,6 +131,26 @@ impl FrozenGraph {
         consumers
     }
 
+    /// For every node, whether `root` is computed from it; `root` itself included.
+    pub fn ancestors(&self, root: usize) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[root] = true;
+        for index in (0..=root).rev() {
+            if needed[index] {
+                self.nodes[index].inputs.iter().for_each(|&input| needed[input] = true);
+            }
+        }
+        needed
+    }
+
+    /// The node that computes what `index` names: views are followed to what they view.
+    pub fn producer(&self, mut index: usize) -> usize {
+        while self.nodes[index].operation.is_view() {
+            index = self.nodes[index].inputs[0];
+        }
+        index
+    }
+
     /// For every node, whether its value can differ between steps.
     pub fn varies(&self) -> Vec<bool> {
         let mut varies = vec![false; self.nodes.len()];

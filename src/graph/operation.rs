@@ -126,6 +126,8 @@ pub enum Operation {
     MatMul {
         transpose_left: bool,
         transpose_right: bool,
+        /// The product of bf16 matrices stays in f32, in which it is summed.
+        widen: bool,
     },
     /// (table [rows, width], ids u32 `[n]`) -> [n, width]; an id of [`IGNORE_TARGET`] gives zeros.
     Embedding,
@@ -216,6 +218,8 @@ pub enum Operation {
     Pack {
         transpose_weight: bool,
     },
+    /// (packed table [rows, width], ids u32 `[n]`) -> [n, width]: [`Operation::Embedding`] from a weight that is packed anyway.
+    PackedEmbedding,
     /// One output of an operation that has several; costs nothing.
     Output(usize),
 }

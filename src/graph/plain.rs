@@ -117,19 +117,19 @@ impl LazyTensor {
 
     #[track_caller]
     pub fn matmul(&self, right: &Self) -> Self {
-        self.then(Operation::MatMul { transpose_left: false, transpose_right: false }, &[right])
+        self.then(Operation::MatMul { transpose_left: false, transpose_right: false, widen: false }, &[right])
     }
 
     /// `self right^T`
     #[track_caller]
     pub fn matmul_transposed(&self, right: &Self) -> Self {
-        self.then(Operation::MatMul { transpose_left: false, transpose_right: true }, &[right])
+        self.then(Operation::MatMul { transpose_left: false, transpose_right: true, widen: false }, &[right])
     }
 
     /// `self^T right`
     #[track_caller]
     pub fn transposed_matmul(&self, right: &Self) -> Self {
-        self.then(Operation::MatMul { transpose_left: true, transpose_right: false }, &[right])
+        self.then(Operation::MatMul { transpose_left: true, transpose_right: false, widen: false }, &[right])
     }
 
     /// Rows of this table [rows, width] named by ids u32 `[n]`.

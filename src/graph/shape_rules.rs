@@ -43,10 +43,11 @@ fn outputs(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorTyp
         Op::Slice { axis, start, length } => slice(arity(inputs)?, *axis, *start, *length)?,
         Op::Concat { axis } => concat(inputs, *axis)?,
         Op::Reduce { axis, .. } => reduce(arity(inputs)?, *axis)?,
-        Op::MatMul { transpose_left, transpose_right } => {
-            matmul(arity(inputs)?, *transpose_left, *transpose_right)?
+        Op::MatMul { transpose_left, transpose_right, widen } => {
+            let product = matmul(arity(inputs)?, *transpose_left, *transpose_right)?;
+            if *widen { TensorType::new(product.shape, statistics(product.dtype)) } else { product }
         }
-        Op::Embedding => embedding(arity(inputs)?)?,
+        Op::Embedding | Op::PackedEmbedding => embedding(arity(inputs)?)?,
         Op::ScatterRows { rows } => scatter_rows(arity(inputs)?, *rows)?,
         Op::TakeLast => take_last(arity(inputs)?)?,
         Op::ScatterLast { size } => scatter_last(arity(inputs)?, *size)?,

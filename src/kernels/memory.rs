@@ -1,14 +1,17 @@
 //! Aligned memory that kernels are bound to.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
 use crate::graph::TensorType;
 use crate::kernels::{In, Out};
 
-/// Alignment of every allocation, in bytes.
+/// Alignment of small allocations, in bytes.
 const ALIGNMENT: usize = 64;
+/// Blocks from here on are aligned to it and ask for pages of this size: a matrix kernel walks many rows at once, and
+/// with pages of 4 KiB each row costs it an address translation.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// A zeroed, fixed block of memory; freed when dropped.
 #[derive(Debug)]
@@ -27,9 +30,18 @@ impl Memory {
     /// A memory error if the system has no such block.
     pub fn zeroed(bytes: usize) -> Result<Self> {
         let too_large = || Error::memory(format!("cannot allocate {bytes} bytes"));
-        let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT).map_err(|_| too_large())?;
-        // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_large)?;
+        let alignment = if bytes < HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE };
+        let layout = Layout::from_size_align(bytes.max(ALIGNMENT), alignment).map_err(|_| too_large())?;
+        if alignment == ALIGNMENT {
+            // SAFETY: the layout's size is not zero.
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_large)?;
+            return Ok(Self { start, layout });
+        }
+        // SAFETY: as above.
+        let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(too_large)?;
+        ask_for_huge_pages(start, layout.size());
+        // SAFETY: the block has this size. Writing it makes the system provide its pages now and not in a step.
+        unsafe { start.write_bytes(0, layout.size()) };
         Ok(Self { start, layout })
     }
 
@@ -53,6 +65,16 @@ impl Memory {
         let start = unsafe { self.start.as_ptr().add(offset) };
         Ok(Operand { start, bytes: self.bytes() - offset, tensor })
     }
+}
+
+/// A hint: where the system does not take it, the block works with small pages.
+fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the range is one allocation, aligned to pages; the advice does not change its contents.
+    let _ =
+        unsafe { nix::sys::mman::madvise(start.cast(), bytes, nix::sys::mman::MmapAdvise::MADV_HUGEPAGE) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 impl Drop for Memory {

@@ -4,6 +4,7 @@
 //! only on shapes: any number of threads, in any order, gives the same bits.
 
 pub mod adamw;
+pub mod allocations;
 pub mod attention;
 pub mod body;
 mod build;

@@ -61,7 +61,7 @@ impl<'a> Parameters<'a> {
     #[track_caller]
     pub fn weight(&self, name: &str, dims: &[usize]) -> LazyTensor {
         match self.trained {
-            Trained::All => self.state(name, dims, self.dtype),
+            Trained::All => self.state(name, dims, master(self.dtype)).cast(self.dtype),
             Trained::Adapters(_) | Trained::Nothing => self.graph.frozen(name, dims, self.dtype),
         }
     }

@@ -2,12 +2,12 @@
 
 use super::rewriter::{Rewriter, Rule, rewrite};
 use crate::error::Result;
-use crate::graph::{Binary, FrozenGraph, LazyTensor, LowRank, Operation, Scalar};
+use crate::graph::{Binary, DType, FrozenGraph, LazyTensor, LowRank, Operation, Scalar};
 
 /// The widest inner product that still counts as low rank.
 const MAX_LOW_RANK: usize = 256;
 
-/// Sums go into the epilogue of the matrix product that feeds them; a loss comes out of its own gradient.
+/// Sums and conversions go into the epilogue of the matrix product that feeds them; a loss comes out of its own gradient.
 ///
 /// # Errors
 /// An internal error if a replacement does not fit: a bug.
@@ -15,6 +15,7 @@ pub fn fuse(graph: &FrozenGraph) -> Result<FrozenGraph> {
     let uses: Vec<usize> = uses(graph);
     let rule: &Rule<'_> = &move |rewriter, index, inputs| match rewriter.node(index).operation {
         Operation::Binary(Binary::Add) => Ok(sum(rewriter, &uses, index, inputs).map(|tensor| vec![tensor])),
+        Operation::Cast(DType::F32) => Ok(wide_product(rewriter, &uses, index).map(|tensor| vec![tensor])),
         Operation::ProjectedCrossEntropy => loss_from_gradient(rewriter, index, inputs),
         _ => Ok(None),
     };
@@ -46,7 +47,9 @@ fn sum(rewriter: &Rewriter<'_>, uses: &[usize], index: usize, inputs: &[LazyTens
 /// base + u v^T, where `base` is a `Linear` without a low-rank part.
 fn with_low_rank(rewriter: &Rewriter<'_>, product: usize, base: &LazyTensor) -> Option<LazyTensor> {
     let node = rewriter.node(product);
-    let Operation::MatMul { transpose_left: false, transpose_right } = node.operation else { return None };
+    let Operation::MatMul { transpose_left: false, transpose_right, .. } = node.operation else {
+        return None;
+    };
     let [u, v] = [rewriter.get(node.inputs[0]).ok()?, rewriter.get(node.inputs[1]).ok()?];
     let (operation, mut inputs) = base.definition()?;
     let Operation::Linear { transpose_weight, low_rank: None, residual } = operation else { return None };
@@ -64,6 +67,26 @@ fn with_residual(base: &LazyTensor, other: &LazyTensor) -> Option<LazyTensor> {
     let Operation::Linear { transpose_weight, low_rank, residual: false } = operation else { return None };
     inputs.push(other.clone());
     Some(apply(Operation::Linear { transpose_weight, low_rank, residual: true }, &inputs))
+}
+
+/// A product of bf16 matrices, scaled or not, that only its conversion to f32 reads: it is never rounded.
+fn wide_product(rewriter: &Rewriter<'_>, uses: &[usize], index: usize) -> Option<LazyTensor> {
+    let mut at = rewriter.node(index).inputs[0];
+    let mut scale = None;
+    if let Operation::Affine { multiply, add } = rewriter.node(at).operation {
+        scale = Some((multiply.0, add.0)).filter(|_| uses[at] == 1);
+        at = scale.map(|_| rewriter.node(at).inputs[0])?;
+    }
+    let node = rewriter.node(at);
+    let Operation::MatMul { transpose_left, transpose_right, widen: false } = node.operation else {
+        return None;
+    };
+    if uses[at] > 1 || node.tensor_type().dtype != DType::Bf16 {
+        return None;
+    }
+    let [left, right] = [rewriter.get(node.inputs[0]).ok()?, rewriter.get(node.inputs[1]).ok()?];
+    let product = left.then(Operation::MatMul { transpose_left, transpose_right, widen: true }, &[&right]);
+    Some(scale.map_or(product.clone(), |(multiply, add)| product.affine(multiply, add)))
 }
 
 fn apply(operation: Operation, inputs: &[LazyTensor]) -> LazyTensor {

@@ -6,11 +6,16 @@ use super::rewriter::rewrite;
 use crate::error::Result;
 use crate::graph::{FrozenGraph, LazyTensor, Operation};
 
-/// Puts a `Pack` in front of every weight that a fused matrix operation reads.
+/// Puts a `Pack` in front of every weight that a fused matrix operation reads. A table that is packed for the output
+/// projection is embedded from its packed form, so that the other one need not be kept.
 ///
 /// # Errors
 /// An internal error if a replacement does not fit: a bug.
 pub fn layout(graph: &FrozenGraph) -> Result<FrozenGraph> {
+    let mut packed = vec![false; graph.nodes().len()];
+    for node in graph.nodes().iter().filter(|node| reads_weight(&node.operation)) {
+        packed[node.inputs[1]] = matches!(graph.nodes()[node.inputs[1]].operation, Operation::Frozen(_));
+    }
     rewrite(graph, &|rewriter, index, inputs| {
         let operation = rewriter.node(index).operation.clone();
         let pack = |transpose_weight| inputs[1].then(Operation::Pack { transpose_weight }, &[]);
@@ -24,9 +29,25 @@ pub fn layout(graph: &FrozenGraph) -> Result<FrozenGraph> {
                 replaced[1] = pack(false);
                 replaced.push(pack(true));
             }
+            Operation::Embedding if packed[rewriter.node(index).inputs[0]] => {
+                let table = inputs[0].then(Operation::Pack { transpose_weight: false }, &[]);
+                return Ok(Some(vec![table.then(Operation::PackedEmbedding, &[&inputs[1]])]));
+            }
             _ => return Ok(None),
         }
         let others: Vec<&LazyTensor> = replaced[1..].iter().collect();
         Ok(Some(vec![replaced[0].then(operation, &others)]))
     })
+}
+
+/// Whether the second input is a weight matrix in panels.
+fn reads_weight(operation: &Operation) -> bool {
+    use Operation as Op;
+    matches!(
+        operation,
+        Op::Linear { .. }
+            | Op::ProjectedCrossEntropy
+            | Op::ProjectedCrossEntropyGrad
+            | Op::ProjectedCrossEntropyWeightGrad
+    )
 }

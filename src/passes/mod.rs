@@ -3,6 +3,8 @@
 pub mod decompose;
 mod fuse;
 mod layout;
+mod merge;
+mod rematerialize;
 mod rewriter;
 mod simplify;
 
@@ -14,6 +16,8 @@ use crate::graph::FrozenGraph;
 pub use decompose::decompose;
 pub use fuse::fuse;
 pub use layout::layout;
+pub use merge::merge;
+pub use rematerialize::rematerialize;
 pub use simplify::simplify;
 
 /// A pass with the name that logs and the `plan` command show.
@@ -25,6 +29,7 @@ pub struct Pass {
 
 pub const SIMPLIFY: Pass = Pass { name: "simplify", run: simplify };
 pub const FUSE: Pass = Pass { name: "fuse", run: fuse };
+pub const MERGE: Pass = Pass { name: "merge", run: merge };
 pub const LAYOUT: Pass = Pass { name: "layout", run: layout };
 
 /// What one pass did.
@@ -44,17 +49,31 @@ pub fn run(graph: FrozenGraph, passes: &[Pass]) -> Result<(FrozenGraph, Vec<Pass
     let mut reports = Vec::with_capacity(passes.len());
     let mut graph = graph;
     for pass in passes {
-        let start = Instant::now();
-        let after = (pass.run)(&graph)?;
-        reports.push(PassReport {
-            name: pass.name,
-            operations_before: operations(&graph),
-            operations_after: operations(&after),
-            took: start.elapsed(),
-        });
+        let (after, report) = report(pass.name, &graph, pass.run)?;
+        reports.push(report);
         graph = after;
     }
     Ok((graph, reports))
+}
+
+/// Runs one pass and tells what it did.
+///
+/// # Errors
+/// Whatever `run` returns.
+pub fn report(
+    name: &'static str,
+    graph: &FrozenGraph,
+    run: impl Fn(&FrozenGraph) -> Result<FrozenGraph>,
+) -> Result<(FrozenGraph, PassReport)> {
+    let start = Instant::now();
+    let after = run(graph)?;
+    let report = PassReport {
+        name,
+        operations_before: operations(graph),
+        operations_after: operations(&after),
+        took: start.elapsed(),
+    };
+    Ok((after, report))
 }
 
 /// Nodes that compute something: not leaves, and not the selection of an output.

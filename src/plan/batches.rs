@@ -30,14 +30,6 @@ pub fn storage_of(graph: &FrozenGraph, mut index: usize) -> usize {
     index
 }
 
-/// The operation that has to run before the value of `index` is there.
-fn producer(graph: &FrozenGraph, mut index: usize) -> usize {
-    while graph.nodes()[index].operation.is_view() {
-        index = graph.nodes()[index].inputs[0];
-    }
-    index
-}
-
 /// For every operation that runs, the operations that must have run.
 fn dependencies(graph: &FrozenGraph, runs: &[bool]) -> Vec<Vec<usize>> {
     let nodes = graph.nodes();
@@ -45,7 +37,7 @@ fn dependencies(graph: &FrozenGraph, runs: &[bool]) -> Vec<Vec<usize>> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for index in (0..nodes.len()).filter(|&index| runs[index]) {
         for &input in &nodes[index].inputs {
-            let producer = producer(graph, input);
+            let producer = graph.producer(input);
             readers[producer].push(index);
             if runs[producer] {
                 dependencies[index].push(producer);
@@ -53,7 +45,7 @@ fn dependencies(graph: &FrozenGraph, runs: &[bool]) -> Vec<Vec<usize>> {
         }
     }
     for index in (0..nodes.len()).filter(|&index| runs[index] && nodes[index].operation.updates_state()) {
-        let old = producer(graph, nodes[index].inputs[0]);
+        let old = graph.producer(nodes[index].inputs[0]);
         dependencies[index].extend(readers[old].iter().filter(|&&reader| reader != index));
     }
     dependencies

@@ -48,7 +48,12 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
     match &node.operation {
         Op::Input(_) | Op::Frozen(_) | Op::State(_) | Op::Constant(_) => 0.0,
         Op::Reshape(_) | Op::BroadcastTo(_) | Op::Permute(_) | Op::Slice { .. } | Op::Concat { .. } => 0.0,
-        Op::Cast(_) | Op::Embedding | Op::TakeLast | Op::ScatterLast { .. } | Op::Output(_) => 0.0,
+        Op::Cast(_)
+        | Op::Embedding
+        | Op::PackedEmbedding
+        | Op::TakeLast
+        | Op::ScatterLast { .. }
+        | Op::Output(_) => 0.0,
         Op::Assign | Op::WriteRows | Op::Pack { .. } => 0.0,
         Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::Unary(_) | Op::Binary(_) => elements,
         Op::RopeTable(_) | Op::Affine { .. } | Op::DropoutMask { .. } => 2.0 * elements,

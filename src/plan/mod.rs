@@ -3,6 +3,7 @@
 mod batches;
 mod cache;
 mod cost;
+mod recompute;
 mod slots;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use crate::passes::{self, Pass, PassReport};
 pub use batches::{compute_execution_batches, runs_every_step, storage_of};
 pub use cache::{CacheCounts, PlanCache, PlanKey};
 pub use cost::{Cost, cost};
+pub use recompute::{Recompute, Recomputed};
 pub use slots::{ALIGNMENT, Slot, align, assign_offsets, lower_bound};
 
 /// What a plan has to know about a device.
@@ -31,6 +33,11 @@ pub trait Target {
         true
     }
 
+    /// Whether a training step may compute values twice to keep fewer of them.
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// What is done to a graph before it is scheduled.
     fn passes(&self) -> Vec<Pass>;
 
@@ -43,8 +50,26 @@ pub trait Target {
 /// # Errors
 /// An internal error if a pass fails: a bug.
 pub fn compile(graph: FrozenGraph, read_back: usize, target: &dyn Target) -> Result<Plan> {
+    compile_training(graph, read_back, target, Recompute::Nothing)
+}
+
+/// Like [`compile`], for a graph whose first root is a loss and whose other roots are computed from its gradients.
+///
+/// # Errors
+/// An internal error if a pass fails: a bug. A plan that does not get as small as asked for is no error: its
+/// `arena_bytes` tell.
+pub fn compile_training(
+    graph: FrozenGraph,
+    read_back: usize,
+    target: &dyn Target,
+    recompute: Recompute,
+) -> Result<Plan> {
     let (graph, reports) = passes::run(graph, &target.passes())?;
-    Ok(Plan::new(graph, read_back, reports, target))
+    recompute::smallest_enough(graph, recompute, |graph, report| {
+        let mut passes = reports.clone();
+        passes.extend(report);
+        Plan::new(graph, read_back, passes, target)
+    })
 }
 
 /// Where the value of a node is found.
@@ -75,6 +100,8 @@ pub struct Plan {
     pub read_back: usize,
     pub arena_bytes: usize,
     pub passes: Vec<PassReport>,
+    /// What the backward pass computes a second time.
+    pub recomputed: Recomputed,
 }
 
 impl Plan {
@@ -86,7 +113,8 @@ impl Plan {
         let cached = place_leaves_and_constants(&graph, &runs, &mut places);
         let arena_bytes = place_intermediates(&graph, &batches, read_back, target, &mut places);
         place_views(&graph, &mut places);
-        Self { graph, batches, places, cached, read_back, arena_bytes, passes }
+        let recomputed = Recomputed::default();
+        Self { graph, batches, places, cached, read_back, arena_bytes, passes, recomputed }
     }
 
     /// Operations that run at every step.

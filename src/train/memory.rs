@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::graph::{FrozenGraph, FrozenNode, Operation};
-use crate::optim::first_moment_name;
+use crate::optim::{first_moment_name, gradient_name};
 use crate::plan::{Place, Plan, Target, lower_bound};
 
 /// Planned peak bytes by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PlannedMemory {
     /// Frozen weights that operations read as they are.
     pub weights: usize,
@@ -45,8 +45,8 @@ impl PlannedMemory {
             Place::Leaf | Place::Cached | Place::Part { .. } | Place::Nowhere => None,
         });
         let slots: Vec<_> = slots.collect();
-        // Both moments and the accumulators exist in every run, whatever its windows look like.
-        let (optimizer, gradients, arena) = (2 * trained, trained, plan.arena_bytes);
+        let (optimizer, arena) = (2 * trained, plan.arena_bytes);
+        let gradients = if accumulates(&plan.graph) { trained } else { 0 };
         let total = weights + packed_weights + trained + optimizer + gradients + arena;
         let arena_lower_bound = lower_bound(&slots);
         Self { weights, packed_weights, trained, optimizer, gradients, arena, arena_lower_bound, total }
@@ -77,6 +77,12 @@ fn trained_bytes(graph: &FrozenGraph, target: &dyn Target) -> usize {
     let states: BTreeMap<&str, &FrozenNode> = graph.nodes().iter().filter_map(state).collect();
     let trained = states.iter().filter(|(name, _)| states.contains_key(first_moment_name(name).as_str()));
     trained.map(|(_, node)| target.storage_bytes(node)).sum()
+}
+
+/// Whether the step is part of a window of several micro-batches.
+fn accumulates(graph: &FrozenGraph) -> bool {
+    let states: BTreeMap<&str, &FrozenNode> = graph.nodes().iter().filter_map(state).collect();
+    states.keys().any(|name| states.contains_key(gradient_name(name).as_str()))
 }
 
 fn state(node: &FrozenNode) -> Option<(&str, &FrozenNode)> {

@@ -59,11 +59,11 @@ impl OpenModel {
             }
             (ModelInit::Pretrained, _) => ModelSource::open(&location, &hub)?,
         };
-        if section.dtype == DataType::Bf16 {
-            return Err(Error::user("model.dtype = \"bf16\" has no matrix kernels on any device yet")
-                .hint("use model.dtype = \"f32\"; weights stored in bf16 are widened when they are read"));
-        }
-        Ok(Self::new(source, name, DType::F32))
+        let dtype = match section.dtype {
+            DataType::F32 => DType::F32,
+            DataType::Bf16 => DType::Bf16,
+        };
+        Ok(Self::new(source, name, dtype))
     }
 
     /// Opens a model by path or hub name with default settings; `progress` as in [`Self::open`].

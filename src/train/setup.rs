@@ -67,6 +67,7 @@ pub async fn setup(
         dtype: model.dtype,
         optimizer: optimizer(&config),
         max_positions: config.data.max_length,
+        memory_budget: config.model.memory_budget,
     };
     let loader = Loader::new(Arc::new(train), loader_options(&config))?;
     let schedule = schedule(&config, loader.windows_per_epoch());

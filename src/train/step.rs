@@ -9,7 +9,9 @@ use crate::graph::{ComputationGraph, DType, FrozenGraph, LazyTensor, Operation};
 use crate::model::{DecoderSpec, Parameters, Tokens, Trained, master};
 use crate::optim::{AdamW, accumulated};
 use crate::passes::decompose;
-use crate::plan::{Plan, PlanKey, Target, compile};
+use crate::plan::{Plan, PlanKey, Recompute, Target, compile, compile_training};
+
+use super::memory::PlannedMemory;
 
 /// Which part of an optimizer step a micro-batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +54,8 @@ pub struct StepBuilder {
     pub optimizer: AdamW,
     /// The longest row that the run allows.
     pub max_positions: usize,
+    /// Bytes that a step may take in all.
+    pub memory_budget: Option<u64>,
 }
 
 /// A step's graph, and how many of its roots are read back.
@@ -75,12 +79,34 @@ impl StepBuilder {
         sequence: usize,
     ) -> Result<Arc<Plan>> {
         let device = executor.device_name().to_owned();
-        let key =
-            PlanKey { program: self.fingerprint(kind), shape: (rows, sequence), device, memory_budget: None };
-        executor.plan(&key, |target| {
-            let step = self.build(kind, rows, sequence, target)?;
-            compile(step.graph, step.read_back, target)
-        })
+        let key = PlanKey {
+            program: self.fingerprint(kind),
+            shape: (rows, sequence),
+            device,
+            memory_budget: self.memory_budget,
+        };
+        executor.plan(&key, |target| self.compile(kind, rows, sequence, target))
+    }
+
+    /// Builds and schedules a step. What is cheap to compute twice is not kept for the backward pass; under a budget that
+    /// this does not meet, as much more as it takes.
+    ///
+    /// # Errors
+    /// A shape error if the model's description does not fit together. A plan larger than the budget is no error.
+    pub fn compile(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<Plan> {
+        let step = self.build(kind, rows, sequence, target)?;
+        if kind == StepKind::Evaluate || !target.recomputes() {
+            return compile(step.graph, step.read_back, target);
+        }
+        let plan = compile_training(step.graph.clone(), step.read_back, target, Recompute::Cheap)?;
+        let planned = PlannedMemory::of(&plan, target);
+        match self.memory_budget.map(|budget| usize::try_from(budget).unwrap_or(usize::MAX)) {
+            Some(budget) if planned.total > budget => {
+                let arena = budget.saturating_sub(planned.total - planned.arena);
+                compile_training(step.graph, step.read_back, target, Recompute::UntilFits(arena))
+            }
+            _ => Ok(plan),
+        }
     }
 
     fn fingerprint(&self, kind: StepKind) -> [u8; 32] {

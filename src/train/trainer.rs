@@ -30,6 +30,8 @@ pub struct Trainer {
     planned: Mutex<Vec<Event>>,
     /// Names of trained values, sorted.
     trained: Vec<String>,
+    /// Whether the states that sum gradients over a window exist.
+    accumulators: bool,
 }
 
 impl Trainer {
@@ -45,16 +47,27 @@ impl Trainer {
         initial: NamedTensors,
     ) -> Result<Self> {
         let trained: Vec<String> = initial.keys().cloned().collect();
-        let mut states = Vec::with_capacity(initial.len() * 4);
+        let mut states = Vec::with_capacity(initial.len() * 3);
         for (name, value) in initial {
             let zeros = HostTensor::zeros(value.tensor);
-            for state in [first_moment_name(&name), second_moment_name(&name), gradient_name(&name)] {
+            for state in [first_moment_name(&name), second_moment_name(&name)] {
                 states.push((state, zeros.clone()));
             }
             states.push((name, value));
         }
         executor.set_states(states).await?;
-        Ok(Self { executor, builder, schedule, seed, step: 0, planned: Mutex::default(), trained })
+        let planned = Mutex::default();
+        Ok(Self { executor, builder, schedule, seed, step: 0, planned, trained, accumulators: false })
+    }
+
+    /// Makes room for gradients summed over a window, when the first window with several micro-batches comes.
+    async fn prepare_accumulators(&mut self) -> Result<()> {
+        let parameters = self.executor.states(self.trained.clone()).await?;
+        let zeros =
+            |(name, value): (&String, HostTensor)| (gradient_name(name), HostTensor::zeros(value.tensor));
+        self.executor.set_states(self.trained.iter().zip(parameters).map(zeros).collect()).await?;
+        self.accumulators = true;
+        Ok(())
     }
 
     /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
@@ -65,6 +78,9 @@ impl Trainer {
     pub async fn step(&mut self, window: &Window, data_wait_ms: f64) -> Result<StepReport> {
         let start = Instant::now();
         let scale = 1.0 / window.supervised_tokens.max(1) as f64;
+        if window.batches.len() > 1 && !self.accumulators {
+            self.prepare_accumulators().await?;
+        }
         let (mut loss, mut grad_norm) = (0.0, 0.0);
         let learning_rate = self.schedule.learning_rate(self.step);
         for (index, batch) in window.batches.iter().enumerate() {

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod prepared;
+pub mod steps;
 pub mod workspace;
 
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, HostTensor, StepInputs};

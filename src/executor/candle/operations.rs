@@ -40,6 +40,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::SumOfSquares
         | Op::AdamW(_)
         | Op::Pack { .. }
+        | Op::PackedEmbedding
         | Op::Input(_)
         | Op::Frozen(_)
         | Op::State(_)
@@ -84,7 +85,15 @@ fn on_device(at: &Operands<'_>) -> CandleResult<Tensor> {
         Op::Concat { axis } => Tensor::cat(at.inputs, *axis),
         Op::Reduce { reduction: Reduction::Sum, axis } => x.sum_keepdim(*axis),
         Op::Reduce { reduction: Reduction::Max, axis } => x.max_keepdim(*axis),
-        Op::MatMul { transpose_left, transpose_right } => matmul(at, *transpose_left, *transpose_right),
+        Op::MatMul { transpose_left, transpose_right, widen: false } => {
+            matmul(at.inputs, at.node, *transpose_left, *transpose_right)
+        }
+        Op::MatMul { transpose_left, transpose_right, widen: true } => {
+            let dtype = candle_dtype(at.node.tensor_type().dtype);
+            let wide =
+                at.inputs.iter().map(|input| input.to_dtype(dtype)).collect::<CandleResult<Vec<_>>>()?;
+            matmul(&wide, at.node, *transpose_left, *transpose_right)
+        }
         Op::Embedding => {
             let (ids, valid) = known(&at.inputs[1], x)?;
             x.index_select(&ids, 0)?.broadcast_mul(&valid)
@@ -110,14 +119,19 @@ fn on_device(at: &Operands<'_>) -> CandleResult<Tensor> {
 }
 
 /// candle wants at most one axis before the matrices, and takes extents of 1 among several for gaps.
-fn matmul(at: &Operands<'_>, transpose_left: bool, transpose_right: bool) -> CandleResult<Tensor> {
+fn matmul(
+    inputs: &[Tensor],
+    node: &FrozenNode,
+    transpose_left: bool,
+    transpose_right: bool,
+) -> CandleResult<Tensor> {
     let side = |t: &Tensor, transpose: bool| {
         let [.., rows, columns] = *t.dims() else { candle_core::bail!("a product needs matrices") };
         let flat = t.reshape(((), rows, columns))?;
         if transpose { flat.transpose(1, 2)?.contiguous() } else { flat.contiguous() }
     };
-    let product = side(&at.inputs[0], transpose_left)?.matmul(&side(&at.inputs[1], transpose_right)?)?;
-    product.reshape(at.node.tensor_type().shape.dims())
+    let product = side(&inputs[0], transpose_left)?.matmul(&side(&inputs[1], transpose_right)?)?;
+    product.reshape(node.tensor_type().shape.dims())
 }
 
 fn constant(at: &Operands<'_>) -> CandleResult<Tensor> {

@@ -30,7 +30,8 @@ pub(super) fn materialize(
 fn compute(device: &mut CpuDevice, graph: &FrozenGraph, root: usize) -> Result<Arc<Memory>> {
     let target = device.target();
     let mut held: HashMap<usize, (Arc<Memory>, Operand)> = HashMap::new();
-    for index in ancestors(graph, root) {
+    let needed = graph.ancestors(root);
+    for index in (0..=root).filter(|&index| needed[index]) {
         let node = &graph.nodes()[index];
         let tensor = node.tensor_type();
         let part = |held: &HashMap<usize, (Arc<Memory>, Operand)>, offset: usize| {
@@ -64,16 +65,4 @@ fn compute(device: &mut CpuDevice, graph: &FrozenGraph, root: usize) -> Result<A
 
 fn run_once(device: &mut CpuDevice, kernel: Box<dyn Kernel>) -> Result<()> {
     device.pool.run(&Arc::new(Batch::new(vec![Arc::from(kernel)])))
-}
-
-/// What `root` is computed from, in topological order, itself included.
-fn ancestors(graph: &FrozenGraph, root: usize) -> Vec<usize> {
-    let mut needed = vec![false; root + 1];
-    needed[root] = true;
-    for index in (0..=root).rev() {
-        if needed[index] {
-            graph.nodes()[index].inputs.iter().for_each(|&input| needed[input] = true);
-        }
-    }
-    (0..=root).filter(|&index| needed[index]).collect()
 }

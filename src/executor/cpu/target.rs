@@ -2,7 +2,7 @@
 
 use crate::graph::{FrozenNode, Operation};
 use crate::kernels;
-use crate::passes::{FUSE, LAYOUT, Pass, SIMPLIFY};
+use crate::passes::{FUSE, LAYOUT, MERGE, Pass, SIMPLIFY};
 use crate::plan::{Target, align};
 
 /// How the CPU executes; the switches exist so that the benches can measure each idea alone.
@@ -16,14 +16,26 @@ pub struct CpuOptions {
     pub fused_kernels: bool,
     /// Join sums into matrix products.
     pub fuse: bool,
+    /// Make one product of the thin ones that read the same matrix.
+    pub merge: bool,
     /// Keep values that do not depend on the step's inputs.
     pub tensor_cache: bool,
+    /// Compute cheap values again in the backward pass instead of keeping them.
+    pub rematerialize: bool,
 }
 
 impl Default for CpuOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, batch_size_hint: 16, fused_kernels: true, fuse: true, tensor_cache: true }
+        Self {
+            threads,
+            batch_size_hint: 16,
+            fused_kernels: true,
+            fuse: true,
+            merge: true,
+            tensor_cache: true,
+            rematerialize: true,
+        }
     }
 }
 
@@ -48,10 +60,17 @@ impl Target for CpuTarget {
         self.0.tensor_cache
     }
 
+    fn recomputes(&self) -> bool {
+        self.0.rematerialize
+    }
+
     fn passes(&self) -> Vec<Pass> {
         let mut passes = vec![SIMPLIFY];
         if self.0.fuse {
             passes.push(FUSE);
+        }
+        if self.0.merge {
+            passes.push(MERGE);
         }
         if self.0.fused_kernels {
             passes.push(LAYOUT);

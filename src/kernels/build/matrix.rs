@@ -9,7 +9,7 @@ use crate::kernels::cross_entropy::{
 };
 use crate::kernels::linear::{Linear, LinearSpec, LowRankTerm};
 use crate::kernels::matmul::{MatMul, MatMulSpec};
-use crate::kernels::pack::{Pack, PackSpec, packed_len};
+use crate::kernels::pack::{Element, Pack, PackSpec, PackedEmbedding, packed_len};
 use crate::kernels::simd::Isa;
 use crate::kernels::{Kernel, Operand};
 
@@ -35,7 +35,12 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(at, *transpose_weight, *low_rank, *residual)
         }
-        Op::MatMul { transpose_left, transpose_right } => matmul(at, *transpose_left, *transpose_right),
+        Op::PackedEmbedding => match at.output(0)?.tensor.dtype {
+            DType::F32 => packed_embedding::<f32>(at),
+            DType::Bf16 => packed_embedding::<half::bf16>(at),
+            DType::F64 | DType::U32 => Err(at.unsupported()),
+        },
+        Op::MatMul { transpose_left, transpose_right, .. } => matmul(at, *transpose_left, *transpose_right),
         Op::ProjectedCrossEntropy | Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => {
             cross_entropy(at)
         }
@@ -108,6 +113,13 @@ fn pack(at: &Binding<'_>, transpose_weight: bool) -> Result<Box<dyn Kernel>> {
         }
         DType::Bf16 | DType::F64 | DType::U32 => Err(at.unsupported()),
     }
+}
+
+fn packed_embedding<E: Element + bytemuck::Pod>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
+    let (table, ids, y) = (at.input(0)?, at.input(1)?, at.output(0)?);
+    let (rows, width) = (table.tensor.shape.rows(), table.tensor.shape.last());
+    let packed = table.input_of_len(packed_len::<E>(rows, width));
+    Ok(Box::new(PackedEmbedding::<E>::new([rows, width], packed, ids.input(), y.output())?))
 }
 
 fn linear(

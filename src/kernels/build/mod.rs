@@ -65,6 +65,7 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         Op::MatMul { .. }
         | Op::Linear { .. }
         | Op::Pack { .. }
+        | Op::PackedEmbedding
         | Op::ProjectedCrossEntropy
         | Op::ProjectedCrossEntropyGrad
         | Op::ProjectedCrossEntropyWeightGrad => matrix::build(&at),

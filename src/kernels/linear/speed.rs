@@ -2,57 +2,10 @@
 
 use super::{Linear, LinearSpec, LowRankTerm};
 use crate::kernels::pack::{Pack, PackSpec, packed_len};
-use crate::kernels::simd::{Isa, Vector, Vectorized};
+use crate::kernels::simd::Isa;
+use crate::kernels::simd::peak::f32_peak;
 use crate::kernels::testing::{Matrix, run, seconds};
-use crate::kernels::{In, Kernel, Out};
-
-/// Multiply-adds of registers only.
-struct Peak(Isa);
-
-const PEAK_STEPS: usize = 150_000;
-
-impl Vectorized for &Peak {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<V: Vector>(self) -> f32 {
-        let factor = V::splat(std::hint::black_box(0.999));
-        let mut sums = [V::splat(std::hint::black_box(0.5)); 12];
-        for _ in 0..PEAK_STEPS {
-            for sum in &mut sums {
-                *sum = sum.mul_add(factor, factor);
-            }
-        }
-        sums.into_iter().fold(V::zero(), V::add).sum()
-    }
-}
-
-impl Kernel for Peak {
-    fn parts(&self) -> usize {
-        64
-    }
-
-    fn run(&self, _part: usize, _scratch: &mut [u8]) {
-        std::hint::black_box(self.0.run(self));
-    }
-}
-
-struct Lanes;
-
-impl Vectorized for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<V: Vector>(self) -> usize {
-        V::LANES
-    }
-}
-
-/// Floating-point operations per second that multiply-adds can reach.
-pub fn peak(isa: Isa, threads: usize) -> f64 {
-    let work = (64 * PEAK_STEPS * 12 * 2 * isa.run(Lanes)) as f64;
-    work / seconds(&Peak(isa), threads, 1)
-}
+use crate::kernels::{In, Out};
 
 #[test]
 #[ignore = "measures speed"]
@@ -84,12 +37,13 @@ fn speed_of_linear() {
             let kernel =
                 Linear::new(x.span(), In::of(&packed), low_rank, None, Out::of(&mut y), spec).unwrap();
             for threads in [1, 2] {
+                let peak = f32_peak(isa, threads);
                 let work = 2.0 * (rows * outputs * (inputs + rank)) as f64;
                 let rate = work / seconds(&kernel, threads, (4e10 / work) as usize | 1);
                 println!(
                     "{rows:5} x {inputs:4} -> {outputs:5} rank {rank} {isa:?} {threads} threads: {:6.1} GFLOP/s, {:3.0}% of peak",
                     rate / 1e9,
-                    100.0 * rate / peak(isa, threads)
+                    100.0 * rate / peak
                 );
             }
         }

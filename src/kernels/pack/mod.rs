@@ -4,8 +4,11 @@
 //! [n / PANEL, k / 2, PANEL, 2] for bf16, whose dot product takes pairs of k. Outputs beyond n and the odd last k of
 //! bf16 are zero. The layout is the same for every instruction set, so that a packed weight can be stored.
 
+mod embedding;
 #[cfg(test)]
 mod tests;
+
+pub use embedding::PackedEmbedding;
 
 use half::bf16;
 

@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod peak;
 mod portable;
 #[cfg(test)]
 mod tests;
