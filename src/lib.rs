@@ -28,5 +28,6 @@ pub mod passes;
 pub mod plan;
 pub mod tensor_file;
 pub mod train;
+pub mod tui;
 
 pub use error::{Error, ErrorKind, Result, ResultExt};

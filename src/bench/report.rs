@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::cost::step_cost;
-use super::process::Process;
+use crate::train::process::Process;
 use super::profile::StepProfile;
 use super::{MicroBatch, Options, Peaks, Sample};
 use crate::error::Result;

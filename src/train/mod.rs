@@ -1,14 +1,19 @@
 //! The training loop and what it is made of.
 
-mod control;
+mod clock;
+pub mod control;
 mod memory;
 pub mod model;
+pub mod process;
 mod run;
 mod save;
 pub mod setup;
+mod steering;
 mod step;
+mod survey;
 mod trainer;
 
+pub use clock::{StageTimes, StepClock};
 pub use control::Control;
 pub use memory::PlannedMemory;
 pub use run::run;
