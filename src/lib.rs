@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! config -> data -> model (emits lazy graph) -> autodiff -> passes -> plan -> executor -> optim -> checkpoint
-//!                                                                        \-> metrics
+//!                                                                        \-> metrics -> tui
 //! ```
 
 pub mod adapter;

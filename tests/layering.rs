@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optim", &["graph", "error"]),
     ("checkpoint", &["tensor_file", "error"]),
     ("metrics", &["error"]),
+    ("tui", &["metrics", "error"]),
     ("generate", &["executor", "graph", "model", "plan", "passes", "error"]),
     (
         "train",
@@ -63,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "plan",
             "tensor_file",
             "train",
+            "tui",
         ],
     ),
     ("lib", &["error"]),
@@ -83,6 +85,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
     ("nix", &["bench/"]),
+    ("ratatui", &["tui/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),
 ];

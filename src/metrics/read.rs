@@ -11,8 +11,10 @@ use crate::error::{Error, Result, ResultExt};
 
 /// A longer line is skipped, so that a file without line ends cannot fill the memory.
 const LONGEST_LINE: usize = 1 << 20;
-/// Read at once.
+/// Bytes read with one call of the system, and with one call of `MetricsFile::poll`: a long run's events do not all lie
+/// in memory at the same time.
 const CHUNK: usize = 1 << 16;
+const MOST: usize = 1 << 22;
 
 /// What was skipped, and why.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +31,7 @@ pub struct EventParser {
     partial: Vec<u8>,
     /// Whether the rest of the line is dropped because it is too long.
     dropping: bool,
+    /// What was left out so far.
     pub skipped: Skipped,
 }
 
@@ -58,7 +61,7 @@ impl EventParser {
             return;
         }
         match serde_json::from_slice::<Value>(&line) {
-            Ok(Value::Object(_)) => match parse(&line) {
+            Ok(value @ Value::Object(_)) => match parse(value) {
                 Some(event) => take(event),
                 None => self.skipped.unknown += 1,
             },
@@ -68,8 +71,7 @@ impl EventParser {
 }
 
 /// Lines of a step or an evaluation may come without `event`.
-fn parse(line: &[u8]) -> Option<Event> {
-    let value: Value = serde_json::from_slice(line).ok()?;
+fn parse(value: Value) -> Option<Event> {
     if value.get("event").is_some() {
         return serde_json::from_value(value).ok();
     }
@@ -88,6 +90,8 @@ pub struct MetricsFile {
     file: File,
     position: u64,
     parser: EventParser,
+    /// Whether the last look stopped before the end.
+    behind: bool,
 }
 
 impl MetricsFile {
@@ -103,10 +107,10 @@ impl MetricsFile {
             return Err(Error::user(message).hint("name a run's folder, for example runs/quickstart"));
         }
         let file = File::open(&path).context(|| format!("opening {}", path.display()))?;
-        Ok(Self { path, file, position: 0, parser: EventParser::default() })
+        Ok(Self { path, file, position: 0, parser: EventParser::default(), behind: false })
     }
 
-    /// Hands over what was added since the last call, and says whether the file was begun again: then it starts from the
+    /// Hands over what was added since the last call, or a first part of it, and says whether the file was begun again: then it starts from the
     /// first line, and whatever was made from earlier events is to be thrown away before the events are taken.
     ///
     /// # Errors
@@ -121,20 +125,29 @@ impl MetricsFile {
         }
         self.file.seek(SeekFrom::Start(self.position)).context(doing)?;
         let mut chunk = vec![0; CHUNK];
-        loop {
+        for _ in 0..MOST / CHUNK {
             let count = self.file.read(&mut chunk).context(doing)?;
+            self.behind = count > 0;
             if count == 0 {
-                return Ok(restarted);
+                break;
             }
             self.position += count as u64;
             self.parser.feed(&chunk[..count], &mut |event| events.push(event));
         }
+        Ok(restarted)
     }
 
+    /// Whether there is more to read at once.
+    pub fn behind(&self) -> bool {
+        self.behind
+    }
+
+    /// What was left out so far, since the file was begun.
     pub fn skipped(&self) -> Skipped {
         self.parser.skipped
     }
 
+    /// The file itself, also where a folder was named.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -24,8 +24,10 @@ const TABLE: u16 = 12;
 /// Part of a view that a key moves by.
 const PAN: f64 = 0.25;
 
+type Pick = fn(&Run) -> &Series;
+
 /// What can be drawn for both runs.
-const CHARTS: [(&str, Unit, fn(&Run) -> &Series); 5] = [
+const CHARTS: [(&str, Unit, Pick); 5] = [
     ("Loss, smoothed", Unit::Number, |run| &run.smoothed),
     ("Tokens per second", Unit::Count, |run| &run.tokens_per_second),
     ("Time of a step", Unit::Ms, |run| &run.step_ms),
@@ -43,6 +45,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Two runs with the names that they are called by.
     pub fn new(first: (String, Run), second: (String, Run)) -> Self {
         Self { runs: [first, second], zoom: Zoom::default(), log_scale: false, first: 0 }
     }
@@ -89,7 +92,7 @@ impl Comparison {
         let curves: Vec<Curve> = lines.chain(marks.filter(|_| is_loss)).collect();
         let values = curves.iter().flat_map(|curve| curve.points.iter().map(super::state::Bucket::mean));
         let scale = Scale::around(values, self.log_scale && unit == Unit::Number);
-        let scale = if unit == Unit::Number { scale } else { scale.from_zero() };
+        let scale = if unit == Unit::Number { scale } else { scale.with_zero() };
         Chart { curves, steps, scale, unit }
     }
 

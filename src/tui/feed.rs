@@ -1,7 +1,7 @@
 //! Where events come from: a run in this process, a growing file, a recording.
 
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::state::{Run, State};
 use crate::error::Result;
@@ -31,6 +31,7 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// Takes the receiving end; the run keeps the sender.
     pub fn new(events: Receiver<Event>) -> Self {
         Self { events, ended: false }
     }
@@ -39,6 +40,9 @@ impl Channel {
 impl Feed for Channel {
     fn update(&mut self, state: &mut State, now: Duration) -> Result<bool> {
         let mut changed = false;
+        if !self.ended {
+            state.tick(now);
+        }
         for _ in 0..AT_ONCE {
             match self.events.try_recv() {
                 Ok(event) => state.apply(&event, now),
@@ -63,22 +67,32 @@ impl Feed for Channel {
 pub struct Tail {
     file: MetricsFile,
     clock: RunClock,
-    looked: Option<Instant>,
+    /// When the file was looked at, and when there was something, on the dashboard's clock.
+    looked: Option<Duration>,
+    grown: Duration,
+    /// Lines that were left out.
+    skipped: u64,
     ended: bool,
 }
 
 impl Tail {
+    /// Follows a file from its beginning.
     pub fn new(file: MetricsFile) -> Self {
-        Self { file, clock: RunClock::default(), looked: None, ended: false }
+        let (clock, grown) = (RunClock::default(), Duration::ZERO);
+        Self { file, clock, looked: None, grown, skipped: 0, ended: false }
     }
 }
 
 impl Feed for Tail {
-    fn update(&mut self, state: &mut State, _: Duration) -> Result<bool> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < FILE_INTERVAL) {
+    fn update(&mut self, state: &mut State, now: Duration) -> Result<bool> {
+        if !self.ended {
+            state.tick(self.clock.now.saturating_add(now.saturating_sub(self.grown)));
+        }
+        let waited = self.looked.is_none_or(|looked| now.saturating_sub(looked) >= FILE_INTERVAL);
+        if !waited && !self.file.behind() {
             return Ok(false);
         }
-        self.looked = Some(Instant::now());
+        self.looked = Some(now);
         let mut events = Vec::new();
         if self.file.poll(&mut events)? {
             state.run = Run::default();
@@ -87,10 +101,14 @@ impl Feed for Tail {
         for event in &events {
             state.apply(event, self.clock.time(event));
         }
+        if !events.is_empty() {
+            self.grown = now;
+        }
         let skipped = self.file.skipped();
-        if skipped.unknown > 0 && state.ui.message().is_none() && !events.is_empty() {
-            let text = format!("{} lines are of a newer version and are left out", skipped.unknown);
-            state.ui.say(text, state.now);
+        if skipped.unknown + skipped.damaged > self.skipped {
+            self.skipped = skipped.unknown + skipped.damaged;
+            let (unknown, damaged) = (skipped.unknown, skipped.damaged);
+            state.ui.say(format!("left out: {unknown} lines of a newer version, {damaged} damaged ones"));
         }
         self.ended = state.run.status.ended();
         Ok(!events.is_empty())
@@ -127,5 +145,65 @@ impl RunClock {
             _ => {}
         }
         self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::tui::{Session, testing};
+
+    fn line(event: &Event) -> String {
+        serde_json::to_string(event).unwrap() + "\n"
+    }
+
+    #[test]
+    fn a_growing_file_is_a_run_that_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = std::fs::File::create(folder.path().join("metrics.jsonl")).unwrap();
+        let mut state = State::new(Session::ReadOnly { reason: "a test".into() });
+        let mut tail = Tail::new(MetricsFile::open(folder.path()).unwrap());
+        for (_, event) in testing::events(100, 1000) {
+            file.write_all(line(&event).as_bytes()).unwrap();
+        }
+        write!(file, "{{\"event\":\"of the future\"}}\n{{\"event\":\"st").unwrap();
+        assert!(tail.update(&mut state, Duration::from_secs(1)).unwrap());
+        assert_eq!((state.run.step, state.now), (100, Duration::from_secs(45)));
+        assert_eq!(state.ui.message(), Some("left out: 1 lines of a newer version, 0 damaged ones"));
+        assert!(!tail.update(&mut state, Duration::from_secs(2)).unwrap());
+        assert_eq!(state.now, Duration::from_secs(46));
+        assert_eq!(state.silence(), None);
+        tail.update(&mut state, Duration::from_secs(500)).unwrap();
+        assert_eq!(state.silence(), Some(Duration::from_secs(499)));
+        assert!(!tail.ended());
+    }
+
+    #[test]
+    fn a_file_that_is_begun_again_is_another_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut state = State::new(Session::ReadOnly { reason: "a test".into() });
+        let text: String = testing::events(50, 100).iter().map(|(_, event)| line(event)).collect();
+        std::fs::write(&path, &text).unwrap();
+        let mut tail = Tail::new(MetricsFile::open(folder.path()).unwrap());
+        tail.update(&mut state, Duration::ZERO).unwrap();
+        assert_eq!(state.run.latency.total(), 50);
+        std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+        tail.update(&mut state, Duration::from_secs(1)).unwrap();
+        assert!(state.run.latency.total() < 40, "{}", state.run.latency.total());
+    }
+
+    #[test]
+    fn a_resumed_runs_clock_goes_on() {
+        let mut clock = RunClock::default();
+        let step = |elapsed_seconds| {
+            Event::Step(crate::metrics::StepReport { elapsed_seconds, ..Default::default() })
+        };
+        assert_eq!(clock.time(&step(5.0)), Duration::from_secs(5));
+        clock.time(&testing::started(9));
+        assert_eq!(clock.time(&step(2.0)), Duration::from_secs(7));
+        assert_eq!(clock.time(&step(f64::NAN)), Duration::from_secs(7));
     }
 }

@@ -96,8 +96,13 @@ pub fn ms(value: f64) -> String {
     if let Some(text) = odd(value) {
         return text;
     }
-    const UNITS: [(f64, f64, &str); 5] =
-        [(0.9995, 1e-3, "us"), (999.5, 1.0, "ms"), (119.5e3, 1e3, "s"), (119.5 * 6e4, 6e4, "min"), (1e12, 36e5, "h")];
+    const UNITS: [(f64, f64, &str); 5] = [
+        (0.9995, 1e-3, "us"),
+        (999.5, 1.0, "ms"),
+        (119.5e3, 1e3, "s"),
+        (119.5 * 6e4, 6e4, "min"),
+        (1e12, 36e5, "h"),
+    ];
     if value == 0.0 {
         return "0 ms".to_owned();
     }

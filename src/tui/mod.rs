@@ -24,11 +24,13 @@ pub use render::render;
 pub use replay::{Player, Recording};
 pub use screen::{Dashboard, Screen};
 pub use state::{Run, Session, State, Status};
-pub use svg::svg;
+pub use svg::{still, svg};
 pub use terminal::{Exit, Open, Options, check_terminal, restore, show};
 pub use theme::{Background, Theme};
 
 #[cfg(test)]
-mod demo_tests;
+mod property_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod testing;

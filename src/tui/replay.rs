@@ -30,11 +30,18 @@ impl Recording {
     /// A data error if the file cannot be read.
     pub fn read(file: &mut MetricsFile) -> Result<Self> {
         let (mut recording, mut events) = (Self::default(), Vec::new());
-        file.poll(&mut events)?;
-        events.into_iter().for_each(|event| recording.push(event));
-        Ok(recording)
+        loop {
+            if file.poll(&mut events)? {
+                recording = Self::default();
+            }
+            events.drain(..).for_each(|event| recording.push(event));
+            if !file.behind() {
+                return Ok(recording);
+            }
+        }
     }
 
+    /// Adds what happened next.
     pub fn push(&mut self, event: Event) {
         let at = self.clock.time(&event);
         if matches!(event, Event::Step(_)) {
@@ -61,6 +68,7 @@ impl Recording {
         self.events.last().map_or(Duration::ZERO, |&(at, _)| at)
     }
 
+    /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
@@ -87,6 +95,7 @@ pub struct Player {
 }
 
 impl Player {
+    /// Starts before the first event.
     pub fn new(recording: Recording) -> Self {
         Self { recording, applied: 0, before: Duration::ZERO }
     }

@@ -37,6 +37,7 @@ pub struct Dashboard<F> {
 }
 
 impl<F: Feed> Dashboard<F> {
+    /// Shows `state`, and keeps it up to date from `feed`.
     pub fn new(state: State, feed: F) -> Self {
         Self { state, feed }
     }
@@ -45,11 +46,7 @@ impl<F: Feed> Dashboard<F> {
 impl<F: Feed> Screen for Dashboard<F> {
     fn update(&mut self, now: Duration) -> Result<bool> {
         let (second, said) = (self.state.now.as_secs(), self.state.ui.message().is_some());
-        if self.state.ui.slider.is_none() && !self.feed.ended() {
-            self.state.tick(now);
-        } else {
-            self.state.ui.forget_message(now);
-        }
+        self.state.ui.tick(now);
         let changed = self.feed.update(&mut self.state, now)?;
         let ticked = self.state.now.as_secs() != second || self.state.ui.message().is_some() != said;
         Ok(changed || ticked)

@@ -3,9 +3,12 @@
 use std::fmt::Write;
 
 use ratatui::buffer::{Buffer, Cell};
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
 use super::draw::text::width;
+use super::render;
+use super::state::State;
 use super::theme::Theme;
 
 /// Size of a cell and of the margin, in pixels.
@@ -17,9 +20,16 @@ const BASELINE: f64 = 13.0;
 
 /// The 16 first colours, as most terminals show them.
 const SIXTEEN: [u32; 16] = [
-    0x1d1f21, 0xcc6666, 0xa0b55c, 0xd9b45b, 0x6d9cbe, 0xb08cc0, 0x76b5ac, 0xc5c8c6, 0x70757d, 0xe06c75, 0x98c379,
-    0xe5c07b, 0x61afef, 0xc678dd, 0x56b6c2, 0xffffff,
+    0x1d1f21, 0xcc6666, 0xa0b55c, 0xd9b45b, 0x6d9cbe, 0xb08cc0, 0x76b5ac, 0xc5c8c6, 0x70757d, 0xe06c75,
+    0x98c379, 0xe5c07b, 0x61afef, 0xc678dd, 0x56b6c2, 0xffffff,
 ];
+
+/// The dashboard as a picture of so many columns and rows.
+pub fn still(state: &State, theme: Theme, (columns, rows): (u16, u16)) -> String {
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    render(state, theme, &mut buffer);
+    svg(&buffer, theme)
+}
 
 /// Writes the cells as text runs with fill colours, on a background with round corners.
 pub fn svg(buffer: &Buffer, theme: Theme) -> String {
@@ -95,6 +105,7 @@ fn runs(text: &mut String, cells: &[Cell], row: usize) {
     }
 }
 
+/// Writes one text element, on its base line.
 fn element(text: &mut String, cell: &Cell, shown: &str, (column, row): (usize, usize)) {
     let (left, base) = (MARGIN + column as f64 * CELL.0, MARGIN + row as f64 * CELL.1 + BASELINE);
     let fill = rgb(cell.fg).map_or(String::new(), |fill| format!(" fill=\"#{fill:06x}\""));
@@ -158,7 +169,6 @@ fn indexed(index: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use ratatui::layout::Rect;
     use ratatui::style::Style;
 
     use super::*;
@@ -170,7 +180,10 @@ mod tests {
         buffer.set_string(5, 0, "漢 x", Style::new().bg(Color::Indexed(232)));
         let picture = svg(&buffer, Theme::DARK);
         assert!(picture.contains("fill=\"#ff0000\">a&lt;b</text>"), "{picture}");
-        assert!(picture.contains("textLength=\"16.8\" lengthAdjust=\"spacingAndGlyphs\">漢</text>"), "{picture}");
+        assert!(
+            picture.contains("textLength=\"16.8\" lengthAdjust=\"spacingAndGlyphs\">漢</text>"),
+            "{picture}"
+        );
         assert!(picture.contains("width=\"33.6\" height=\"17.0\" fill=\"#080808\""), "{picture}");
         assert_eq!(picture.matches("<text").count(), 3);
     }

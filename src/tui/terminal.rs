@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use ratatui::Terminal;
 use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event as Input,
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+    Event as Input,
 };
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::{Position, Rect};
 
@@ -19,8 +22,12 @@ use super::theme::Theme;
 use crate::error::{Error, Result};
 use crate::metrics::Command;
 
-/// Time between two pictures: 15 a second.
+/// Time between two pictures, at least: 15 a second.
 const FRAME: Duration = Duration::from_millis(66);
+/// Pictures that nobody asked for with a key take at most this part of the time: the cores are the run's.
+const SHARE: u32 = 100;
+/// Yet one is drawn this often.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Whether the terminal is taken over by this process.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -75,7 +82,7 @@ pub fn check_terminal(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
 /// Shows a screen until it is closed.
 ///
 /// # Errors
-/// A device error if the terminal fails, and what the screen fails with.
+/// A device error if the terminal fails, an internal one after a panic, and what the screen fails with.
 pub fn show(
     open: Open,
     screen: &mut dyn Screen,
@@ -84,9 +91,12 @@ pub fn show(
 ) -> Result<Exit> {
     PANIC_HOOK.call_once(|| restore_on_panic(open));
     let taken = Taken::take(open, options.mouse)?;
-    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, open()));
+    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, WhileTaken(open())));
     let mut terminal = Terminal::new(backend).map_err(failed)?;
     let mut keys = |wait: Duration| match event::poll(wait) {
+        _ if !TAKEN.load(Ordering::SeqCst) => {
+            Err(Error::internal("a thread panicked; the dashboard was closed"))
+        }
         Ok(true) => event::read().map(Some).map_err(failed),
         Ok(false) => Ok(None),
         Err(error) => Err(failed(error)),
@@ -100,10 +110,12 @@ pub fn show(
 pub fn restore(mut output: impl Write) {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let _ = disable_raw_mode();
-        let _ = execute!(output, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _ =
+            execute!(output, DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
     }
 }
 
+/// Puts a hook before the one there is: a message is of no use on a screen that vanishes.
 fn restore_on_panic(open: Open) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -114,6 +126,19 @@ fn restore_on_panic(open: Open) {
 
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::device(format!("the terminal failed: {error}")).hint("use --plain for lines of text")
+}
+
+/// Writes nothing once the terminal is given back: a thread that panics does that while another one draws.
+struct WhileTaken(Box<dyn Write + Send>);
+
+impl Write for WhileTaken {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if TAKEN.load(Ordering::SeqCst) { self.0.write(bytes) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if TAKEN.load(Ordering::SeqCst) { self.0.flush() } else { Ok(()) }
+    }
 }
 
 /// The terminal as long as it is taken over.
@@ -153,7 +178,7 @@ where
     B::Error: std::fmt::Display,
 {
     let start = Instant::now();
-    let mut drawn: Option<Instant> = None;
+    let mut pictures = Pictures::default();
     let (mut changed, mut stopping) = (true, false);
     loop {
         changed |= screen.update(start.elapsed())?;
@@ -165,16 +190,17 @@ where
         if screen.ended() && waits_for_end {
             return Ok(if interrupted { Exit::Interrupted } else { Exit::Ended });
         }
-        if changed && drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
+        if changed && pictures.wait().is_zero() {
+            let start = Instant::now();
             let draw = |frame: &mut ratatui::Frame| screen.draw(options.theme, frame.buffer_mut());
             terminal.draw(draw).map_err(failed)?;
-            (changed, drawn) = (false, Some(Instant::now()));
+            pictures.drawn(start);
+            changed = false;
         }
-        let wait = drawn.map_or(FRAME, |drawn| FRAME.saturating_sub(drawn.elapsed()));
-        let wait = if changed { wait } else { FRAME };
-        let mut input = keys(wait)?;
+        let mut input = keys(if changed { pictures.wait().min(FRAME) } else { FRAME })?;
         while let Some(given) = input {
             changed = true;
+            pictures.asked = true;
             let size = terminal.size().map_err(failed)?;
             let command = screen.input(given, Rect::from((Position::ORIGIN, size)));
             if let Some(exit) = command.and_then(|command| obey(command, &mut stopping, send, options)) {
@@ -182,6 +208,27 @@ where
             }
             input = keys(Duration::ZERO)?;
         }
+    }
+}
+
+/// When the next picture is due.
+#[derive(Default)]
+struct Pictures {
+    /// When the last one was drawn, and how long that took.
+    last: Option<(Instant, Duration)>,
+    /// Whether a key was pressed since.
+    asked: bool,
+}
+
+impl Pictures {
+    fn wait(&self) -> Duration {
+        let Some((drawn, took)) = self.last else { return Duration::ZERO };
+        let pause = if self.asked { FRAME } else { took.saturating_mul(SHARE).clamp(FRAME, LONGEST) };
+        pause.saturating_sub(drawn.elapsed())
+    }
+
+    fn drawn(&mut self, start: Instant) {
+        *self = Self { last: Some((Instant::now(), start.elapsed())), asked: false };
     }
 }
 

@@ -15,7 +15,8 @@ pub const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 
 /// Noise between -1 and 1 that is the same every time.
 fn noise(seed: usize) -> f64 {
-    let mixed = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    let mixed =
+        (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
 }
 
@@ -60,7 +61,10 @@ pub fn step(step: usize, total: usize) -> StepReport {
         step,
         epoch: 3.0 * done,
         loss: 1.1 + 2.4 * (-9.0 * done).exp() + 0.18 * noise(step * 3),
-        learning_rate: 2e-4 * (step as f64 / 100.0).min(1.0) * 0.5 * (1.0 + (done * std::f64::consts::PI).cos()),
+        learning_rate: 2e-4
+            * (step as f64 / 100.0).min(1.0)
+            * 0.5
+            * (1.0 + (done * std::f64::consts::PI).cos()),
         grad_norm: 0.8 + 1.5 * (-12.0 * done).exp() + 0.2 * noise(step * 5),
         tokens,
         supervised_tokens: tokens * 2 / 3,
@@ -132,8 +136,14 @@ pub fn layers(step: usize, count: usize) -> Event {
 }
 
 fn profile(step: usize) -> Event {
-    let kinds = [("MatMul", 210, 201.0), ("Attention", 60, 96.0), ("CrossEntropy", 2, 61.0), ("RmsNorm", 122, 22.0)];
-    let kinds = kinds.into_iter().chain([("SwiGlu", 60, 17.5), ("Rope", 120, 9.1), ("AdamW", 420, 8.8), ("Add", 90, 5.2)]);
+    let kinds =
+        [("MatMul", 210, 201.0), ("Attention", 60, 96.0), ("CrossEntropy", 2, 61.0), ("RmsNorm", 122, 22.0)];
+    let kinds = kinds.into_iter().chain([
+        ("SwiGlu", 60, 17.5),
+        ("Rope", 120, 9.1),
+        ("AdamW", 420, 8.8),
+        ("Add", 90, 5.2),
+    ]);
     let kinds = kinds.map(|(kind, calls, ms)| OperationKindTime { kind: kind.into(), calls, ms });
     Event::Profile { step, kinds: kinds.collect() }
 }
@@ -161,7 +171,10 @@ pub fn events(steps: usize, total: usize) -> Vec<(Duration, Event)> {
             told.push(Event::Evaluation(evaluation(done, total)));
         }
         if due(400) {
-            told.push(Event::Saved { step: done, path: format!("runs/glosses-r16/checkpoint-{done}").into() });
+            told.push(Event::Saved {
+                step: done,
+                path: format!("runs/glosses-r16/checkpoint-{done}").into(),
+            });
             told.push(sample(done));
         }
         if due(50) {
@@ -169,7 +182,10 @@ pub fn events(steps: usize, total: usize) -> Vec<(Duration, Event)> {
         }
         if done == 100 {
             told.push(profile(done));
-            told.push(Event::Fallback { operation: "Attention".into(), reason: "no kernel for head_dim 96".into() });
+            told.push(Event::Fallback {
+                operation: "Attention".into(),
+                reason: "no kernel for head_dim 96".into(),
+            });
         }
         timed.extend(told.into_iter().map(|event| (Duration::from_millis(done as u64 * 450), event)));
     }
@@ -204,7 +220,10 @@ pub fn failed() -> State {
     state.apply(&Event::NotFinite { step: 334, loss: f64::NAN, grad_norm: f64::INFINITY, rows }, now);
     state.apply(&Event::Saved { step: 333, path: "runs/glosses-r16/checkpoint-333".into() }, now);
     let message = "loss NaN and gradient norm inf at step 334, on train.jsonl:17, train.jsonl:901".into();
-    state.apply(&Event::Failed { step: 333, message, hint: Some("lower optimizer.learning_rate".into()) }, now);
+    state.apply(
+        &Event::Failed { step: 333, message, hint: Some("lower optimizer.learning_rate".into()) },
+        now,
+    );
     state
 }
 
@@ -213,7 +232,8 @@ pub fn absurd() -> State {
     let mut state = State::new(Session::Live { detachable: true });
     let wide = "模型🦙a\u{301}👩‍👧‍👦";
     let now = Duration::from_secs(10_000_000);
-    let Event::Started { rows, validation_rows, trained_parameters, total_parameters, .. } = started(1) else {
+    let Event::Started { rows, validation_rows, trained_parameters, total_parameters, .. } = started(1)
+    else {
         return state;
     };
     state.apply(
@@ -244,7 +264,11 @@ pub fn absurd() -> State {
     let odd = |layer| LayerReport { layer, norm: f64::NAN, update_ratio: f64::INFINITY };
     state.apply(&Event::Layers { step: usize::MAX, layers: (0..400).map(odd).collect() }, now);
     state.apply(&layers(150, 400), now);
-    let kind = |name: &str| MemoryKind { kind: name.into(), planned_bytes: u64::MAX, measured_bytes: Some(u64::MAX) };
+    let kind = |name: &str| MemoryKind {
+        kind: name.into(),
+        planned_bytes: u64::MAX,
+        measured_bytes: Some(u64::MAX),
+    };
     let kinds = (0..40).map(|_| kind(wide)).collect();
     state.apply(&Event::Memory { step: 1, kinds, process_bytes: u64::MAX, limit_bytes: 1 }, now);
     let kinds = (0..300).map(|calls| OperationKindTime { kind: wide.repeat(3), calls, ms: 1e300 }).collect();
@@ -267,7 +291,7 @@ pub fn drawn(state: &State, theme: Theme, (wide, high): (u16, u16)) -> Buffer {
     buffer
 }
 
-fn text(buffer: &Buffer) -> String {
+pub fn text(buffer: &Buffer) -> String {
     let wide = usize::from(buffer.area.width).max(1);
     let mut text = String::new();
     for row in buffer.content.chunks(wide) {

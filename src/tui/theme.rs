@@ -53,6 +53,7 @@ pub struct Theme {
 /// Colours on a dark and a light background of 256, and one of 16 that is readable on both.
 type Shades = (u8, u8, Color);
 
+/// Parts of a bar, told apart by their order.
 const PARTS: [Shades; 8] = [
     (245, 243, Color::Gray),
     (75, 32, Color::Blue),
@@ -66,11 +67,13 @@ const PARTS: [Shades; 8] = [
 
 /// From little to much.
 const HEAT_DARK: [u8; 12] = [236, 53, 54, 55, 61, 67, 73, 78, 113, 149, 185, 227];
-const HEAT_LIGHT: [u8; 12] = [255, 195, 159, 123, 80, 73, 67, 61, 55, 54, 53, 52];
+const HEAT_LIGHT: [u8; 12] = [230, 193, 157, 115, 79, 73, 67, 61, 60, 54, 53, 17];
 const SHADES: [&str; 5] = [" ", "░", "▒", "▓", "█"];
 
 impl Theme {
+    /// 256 colours on a dark background.
     pub const DARK: Self = Self { depth: Depth::Indexed, light: false };
+    /// 256 colours on a light background.
     pub const LIGHT: Self = Self { depth: Depth::Indexed, light: true };
     /// Symbols, bold and dim only.
     pub const MONO: Self = Self { depth: Depth::None, light: false };
@@ -105,6 +108,7 @@ impl Theme {
         self.depth == Depth::None
     }
 
+    /// Colours and weight of a role.
     pub fn style(self, role: Role) -> Style {
         let (dark, light, sixteen) = shades(role);
         let plain = match role {
@@ -143,6 +147,7 @@ impl Theme {
     }
 }
 
+/// The palette.
 fn shades(role: Role) -> Shades {
     match role {
         Role::Text => (252, 235, Color::Reset),
@@ -170,7 +175,8 @@ mod tests {
     use super::*;
 
     fn with(pairs: &'static [(&'static str, &'static str)]) -> Theme {
-        let find = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let find =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         Theme::detect(Background::Detect, find)
     }
 

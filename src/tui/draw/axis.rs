@@ -34,7 +34,7 @@ impl Scale {
     }
 
     /// The same with 0 at the bottom.
-    pub fn from_zero(self) -> Self {
+    pub fn with_zero(self) -> Self {
         if self.log || self.from <= 0.0 { self } else { Self { from: 0.0, ..self } }
     }
 
@@ -96,8 +96,10 @@ impl Unit {
         scaled.ticks(most).into_iter().map(|tick| tick * unit).collect()
     }
 
+    /// One text for each tick, short and with its unit.
     pub fn labels(self, ticks: &[f64]) -> Vec<String> {
-        let each = |label: fn(f64) -> String| ticks.iter().map(|&tick| format::rounded(label(tick))).collect();
+        let each =
+            |label: fn(f64) -> String| ticks.iter().map(|&tick| format::rounded(label(tick))).collect();
         match self {
             Self::Number => labels(ticks),
             Self::Count => each(format::compact),

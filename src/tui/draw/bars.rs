@@ -53,12 +53,7 @@ pub fn stacked(buffer: &mut Buffer, area: Rect, y: usize, parts: &[(usize, f64)]
 }
 
 /// Columns that grow from the bottom of the area and share its width; `style` is asked for each.
-pub fn columns(
-    buffer: &mut Buffer,
-    area: Rect,
-    counts: &[u64],
-    style: impl Fn(usize) -> Style,
-) {
+pub fn columns(buffer: &mut Buffer, area: Rect, counts: &[u64], style: impl Fn(usize) -> Style) {
     let highest = counts.iter().copied().max().unwrap_or(0).max(1);
     let rows = usize::from(area.height);
     let edge = |index: usize| index * usize::from(area.width) / counts.len().max(1);
@@ -81,9 +76,8 @@ pub fn columns(
 pub fn sparkline(values: impl Iterator<Item = f64>) -> String {
     let values: Vec<f64> = values.collect();
     let finite = values.iter().copied().filter(|value| value.is_finite());
-    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
+    let (low, high) = finite
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     let level = |value: f64| {
         let span = high - low;
         if span > 0.0 && span.is_finite() { ((value - low) / span * 7.0).round() as usize } else { 3 }

@@ -15,6 +15,7 @@ pub struct Dots {
 }
 
 impl Dots {
+    /// No dots.
     pub fn new(area: Rect) -> Self {
         Self { area, cells: vec![(0, 0); usize::from(area.width) * usize::from(area.height)] }
     }
@@ -24,6 +25,7 @@ impl Dots {
         (usize::from(self.area.width) * 2, usize::from(self.area.height) * 4)
     }
 
+    /// Sets a dot; one outside is left out.
     pub fn dot(&mut self, x: usize, y: usize, layer: usize) {
         let (wide, high) = self.size();
         if x >= wide || y >= high {

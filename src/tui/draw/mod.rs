@@ -5,5 +5,3 @@ pub mod bars;
 mod braille;
 pub mod plot;
 pub mod text;
-
-

@@ -44,6 +44,7 @@ pub struct Chart {
 }
 
 impl Chart {
+    /// Whether there is nothing to draw, but perhaps axes.
     pub fn is_empty(&self) -> bool {
         self.curves.iter().all(|curve| curve.points.is_empty())
     }
@@ -94,10 +95,12 @@ pub fn plot(buffer: &mut Buffer, area: Rect, chart: &Chart, theme: Theme) {
     }
 }
 
+/// Whether a step is in view: buckets may reach beyond it.
 fn inside(chart: &Chart, step: f64) -> bool {
     step >= chart.steps.0 && step <= chart.steps.1
 }
 
+/// Fills columns of dots between the extremes of each bucket.
 fn band(dots: &mut Dots, chart: &Chart, curve: &Curve, layer: usize) {
     let (wide, high) = dots.size();
     for point in &curve.points {
@@ -109,6 +112,7 @@ fn band(dots: &mut Dots, chart: &Chart, curve: &Curve, layer: usize) {
     }
 }
 
+/// Connects the means of neighbouring columns of cells; averaging them calms noisy curves.
 fn line(dots: &mut Dots, chart: &Chart, curve: &Curve, layer: usize) {
     let (wide, high) = dots.size();
     let column = |point: &Bucket| chart.x(point.center(), wide - 1) / 2;
@@ -151,6 +155,7 @@ fn axes(buffer: &mut Buffer, area: Rect, chart: &Chart, theme: Theme) -> Rect {
     inner
 }
 
+/// Draws the axis of steps: a line with ticks, and below it labels that do not touch.
 fn step_axis(buffer: &mut Buffer, area: Rect, chart: &Chart, theme: Theme) {
     let (dim, border) = (theme.style(Role::Dim), theme.style(Role::Border));
     let wide = usize::from(area.width);

@@ -22,7 +22,7 @@ impl State {
             None => self.pane_key(key),
         };
         if let Some(text) = command.as_ref().and_then(asked) {
-            self.ui.say(text, self.now);
+            self.ui.say(text);
         }
         command
     }
@@ -75,7 +75,7 @@ impl State {
             return None;
         }
         if let Some(reason) = self.refusal() {
-            self.ui.say(reason, self.now);
+            self.ui.say(reason);
             return None;
         }
         let overlay = match letter {

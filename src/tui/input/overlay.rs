@@ -55,7 +55,7 @@ impl State {
             KeyCode::Char('d') => match self.no_detaching() {
                 None => Some(Command::Detach),
                 Some(reason) => {
-                    self.ui.say(reason, self.now);
+                    self.ui.say(reason);
                     self.keep_open(Overlay::Quit)
                 }
             },
@@ -98,7 +98,9 @@ impl State {
         let chosen = match key.code {
             KeyCode::Enter => return FACTORS.get(chosen).copied().map(Command::ScaleLearningRate),
             KeyCode::Char('q' | 'r') => return None,
-            KeyCode::Up | KeyCode::Right | KeyCode::Char('k' | '+' | '=') => (chosen + 1).min(FACTORS.len() - 1),
+            KeyCode::Up | KeyCode::Right | KeyCode::Char('k' | '+' | '=') => {
+                (chosen + 1).min(FACTORS.len() - 1)
+            }
             KeyCode::Down | KeyCode::Left | KeyCode::Char('j' | '-') => chosen.saturating_sub(1),
             _ => chosen,
         };

@@ -10,8 +10,11 @@ const PARTS: u32 = 50;
 /// A place in a run of the past.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slider {
+    /// From the start of the run.
     pub position: Duration,
+    /// The time of the last event.
     pub length: Duration,
+    /// Whether the position moves with the clock.
     pub playing: bool,
     speed: usize,
 }
@@ -22,6 +25,7 @@ impl Slider {
         Self { position: length, length, playing: false, speed: 3 }
     }
 
+    /// Seconds of the run that go by in one.
     pub fn speed(&self) -> u32 {
         SPEEDS[self.speed.min(SPEEDS.len() - 1)]
     }
@@ -34,10 +38,12 @@ impl Slider {
         self.speed = self.speed.saturating_sub(1);
     }
 
+    /// Moves towards the start by a fiftieth of the run.
     pub fn back(&mut self) {
         self.position = self.position.saturating_sub(self.length / PARTS);
     }
 
+    /// Moves towards the end by as much.
     pub fn forth(&mut self) {
         self.position = self.position.saturating_add(self.length / PARTS).min(self.length);
     }
@@ -53,7 +59,8 @@ impl Slider {
     /// Lets wall time go by.
     pub fn advance(&mut self, passed: Duration) {
         if self.playing {
-            self.position = self.position.saturating_add(passed.saturating_mul(self.speed())).min(self.length);
+            self.position =
+                self.position.saturating_add(passed.saturating_mul(self.speed())).min(self.length);
             self.playing = self.position < self.length;
         }
     }

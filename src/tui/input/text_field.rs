@@ -35,11 +35,13 @@ impl TextField {
         }
     }
 
+    /// Moves the cursor by one grapheme.
     pub fn left(&mut self) {
         let before = self.split().0.graphemes(true).next_back().map_or(0, str::len);
         self.cursor -= before;
     }
 
+    /// Moves the cursor by one grapheme.
     pub fn right(&mut self) {
         let after = self.split().1.graphemes(true).next().map_or(0, str::len);
         self.cursor += after;
@@ -53,12 +55,14 @@ impl TextField {
         self.cursor = self.text.len();
     }
 
+    /// Takes the grapheme before the cursor away.
     pub fn backspace(&mut self) {
         let end = self.cursor;
         self.left();
         self.text.replace_range(self.cursor..end, "");
     }
 
+    /// Takes the grapheme after the cursor away.
     pub fn delete(&mut self) {
         let start = self.cursor;
         let after = self.split().1.graphemes(true).next().map_or(0, str::len);

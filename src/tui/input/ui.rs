@@ -23,6 +23,7 @@ pub enum Pane {
 }
 
 impl Pane {
+    /// In the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::Loss,
         Self::Throughput,
@@ -72,9 +73,11 @@ impl Pane {
 /// Focus, zoom, overlays.
 #[derive(Debug, Clone, Default)]
 pub struct Ui {
+    /// The pane that keys scroll and enlarge.
     pub focus: Pane,
     /// Whether the focused pane takes all the room.
     pub maximised: bool,
+    /// The open dialog.
     pub overlay: Option<Overlay>,
     /// Shared by all charts over steps.
     pub zoom: Zoom,
@@ -82,6 +85,8 @@ pub struct Ui {
     pub log_scale: bool,
     /// Lines that the focused list is scrolled back by.
     pub scroll: usize,
+    /// Time since the dashboard was opened.
+    pub clock: Duration,
     /// A line for the footer, and when it was said.
     pub said: Option<(String, Duration)>,
     /// Where a replay is; none for a run that goes on.
@@ -89,19 +94,23 @@ pub struct Ui {
 }
 
 impl Ui {
-    pub fn say(&mut self, text: impl Into<String>, now: Duration) {
-        self.said = Some((text.into(), now));
+    /// Puts a line into the footer, for a few seconds.
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.said = Some((text.into(), self.clock));
     }
 
+    /// What the footer says instead of the keys.
     pub fn message(&self) -> Option<&str> {
         self.said.as_ref().map(|(text, _)| text.as_str())
     }
 
-    pub fn forget_message(&mut self, now: Duration) {
-        // A replay's clock may also go back.
-        self.said.take_if(|(_, said)| now.abs_diff(*said) > MESSAGE_TIME);
+    /// Moves the dashboard's clock; messages are forgotten after a while.
+    pub fn tick(&mut self, clock: Duration) {
+        self.clock = clock;
+        self.said.take_if(|(_, said)| clock.saturating_sub(*said) > MESSAGE_TIME);
     }
 
+    /// Focuses a pane; what was scrolled in another one is forgotten.
     pub fn focus_on(&mut self, pane: Pane) {
         if self.focus != pane {
             self.focus = pane;

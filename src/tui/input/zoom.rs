@@ -8,6 +8,7 @@ const DEEPEST: u32 = 24;
 /// A view of all steps, or of a part that is halved with every level.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Zoom {
+    /// 0 shows everything.
     pub level: u32,
     /// Last step in view; none follows the run.
     pub end: Option<f64>,
@@ -22,17 +23,20 @@ impl Zoom {
         if self.level == 0 { (first, last.max(first + 1.0)) } else { (end - span, end) }
     }
 
+    /// Steps in view.
     fn span(&self, (first, last): (f64, f64)) -> f64 {
         let all = last - first;
         (all / f64::from(1_u32 << self.level.min(DEEPEST))).max(FEWEST.min(all)).max(1.0)
     }
 
+    /// Halves the view, down to a few steps.
     pub fn closer(&mut self, extent: (f64, f64)) {
         if self.level < DEEPEST && self.span(extent) > FEWEST {
             self.level += 1;
         }
     }
 
+    /// Doubles the view.
     pub fn wider(&mut self) {
         self.level = self.level.saturating_sub(1);
         if self.level == 0 {
@@ -50,6 +54,7 @@ impl Zoom {
         self.end = (moved < extent.1).then(|| moved.max(extent.0 + (end - from)));
     }
 
+    /// Shows everything again, and follows the run.
     pub fn reset(&mut self) {
         *self = Self::default();
     }

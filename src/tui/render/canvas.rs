@@ -15,6 +15,7 @@ pub struct Canvas<'a> {
 }
 
 impl Canvas<'_> {
+    /// A text in the colour of a role, to be drawn later.
     pub fn span(&self, text: impl Into<String>, role: Role) -> Span {
         (text.into(), self.theme.style(role))
     }
@@ -24,6 +25,7 @@ impl Canvas<'_> {
         put(self.buffer, area, x, y, text, self.theme.style(role))
     }
 
+    /// Returns the column after the last text.
     pub fn put_spans(&mut self, area: Rect, x: usize, y: usize, spans: &[Span]) -> usize {
         put_spans(self.buffer, area, x, y, spans)
     }
@@ -33,10 +35,12 @@ impl Canvas<'_> {
         put_right(self.buffer, area, y, from, spans);
     }
 
+    /// Draws curves with their axes.
     pub fn plot(&mut self, area: Rect, chart: &Chart) {
         plot(self.buffer, area, chart, self.theme);
     }
 
+    /// Draws a thin bar from a column and a row on; `part` from 0 to 1.
     pub fn meter(&mut self, area: Rect, place: (usize, usize), wide: usize, part: f64, role: Role) {
         let styles = (self.theme.style(role), self.theme.style(Role::Border));
         bars::meter(self.buffer, area, place, wide, part, styles);

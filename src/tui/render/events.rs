@@ -9,7 +9,9 @@ use crate::tui::state::{Entry, State, Weight};
 use crate::tui::theme::Role;
 
 /// Rows that one entry may take.
-const ROWS: usize = 3;
+const ROWS: usize = 6;
+/// Columns below which the time is left out.
+const NARROW: usize = 56;
 
 /// The colour of a weight.
 pub fn role(weight: Weight) -> Role {
@@ -21,6 +23,7 @@ pub fn role(weight: Weight) -> Role {
     }
 }
 
+/// What tells weights apart without colours.
 fn sign(weight: Weight) -> &'static str {
     match weight {
         Weight::Plain => "·",
@@ -52,7 +55,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let mut y = 0;
     for (entry, lines) in blocks.into_iter().rev() {
         for (index, line) in lines.iter().enumerate() {
-            let prefix = prefix(entry);
+            let prefix = prefix(entry, usize::from(area.width));
             let x = width(&prefix);
             if index == 0 {
                 canvas.put(area, 0, y, &prefix, Role::Dim);
@@ -65,12 +68,14 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
 }
 
 /// When it happened; the last two columns are for the sign.
-fn prefix(entry: &Entry) -> String {
-    format!("{} {:>6}   ", format::clock(entry.at), format::count(entry.step))
+fn prefix(entry: &Entry, wide: usize) -> String {
+    let step = format::count(entry.step);
+    if wide < NARROW { format!("{step:>6}   ") } else { format!("{} {step:>6}   ", format::clock(entry.at)) }
 }
 
+/// The text of an entry, broken to fit beside its time.
 fn lines(entry: &Entry, wide: usize) -> Vec<String> {
-    let room = wide.saturating_sub(width(&prefix(entry))).max(1);
+    let room = wide.saturating_sub(width(&prefix(entry, wide))).max(1);
     let lines = wrap(&entry.text, room, ROWS);
     if lines.is_empty() { vec![String::new()] } else { lines }
 }

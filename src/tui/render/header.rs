@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::Canvas;
-use crate::tui::draw::text::{Span, clean, fit, width};
+use crate::tui::draw::text::{Span, fit, width};
 use crate::tui::format;
 use crate::tui::input::Pane;
 use crate::tui::state::{Session, State, Status};
@@ -12,6 +12,7 @@ use crate::tui::theme::Role;
 /// Columns of the progress bar, at least.
 const SHORTEST_BAR: usize = 10;
 
+/// Draws two rows: the run and its state, and its progress.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let area = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
     let status = status(canvas, state);
@@ -20,7 +21,8 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let about = &state.run.about;
     let parts = [&about.model, &about.device, &about.run];
     let parts: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    let about = if parts.is_empty() { "waiting for the run to start".to_owned() } else { clean(&parts.join(" · ")) };
+    let waiting = state.run.status == Status::Waiting;
+    let about = if waiting { "waiting for the run to start".to_owned() } else { parts.join(" · ") };
     canvas.put(area, name + 2, 0, &fit(&about, room.saturating_sub(name + 2)), Role::Text);
     canvas.put_right(area, 0, name, &status);
     progress(canvas, area, state);
@@ -32,12 +34,14 @@ fn spans_width(spans: &[Span]) -> usize {
 
 /// What the run is doing, and the time.
 fn status(canvas: &Canvas, state: &State) -> Vec<Span> {
-    let (text, role) = match &state.run.status {
-        Status::Waiting => ("○ waiting", Role::Dim),
-        Status::Running => ("● running", Role::Good),
-        Status::Paused => ("‖ paused", Role::Warning),
-        Status::Finished { .. } => ("✓ finished", Role::Good),
-        Status::Failed { .. } => ("✗ failed", Role::Bad),
+    let silence = state.silence().map(|silence| format::seconds(silence.as_secs_f64()));
+    let (text, role) = match (&state.run.status, silence) {
+        (Status::Running, Some(silence)) => (format!("○ silent for {silence}"), Role::Warning),
+        (Status::Waiting, _) => ("○ waiting".to_owned(), Role::Dim),
+        (Status::Running, None) => ("● running".to_owned(), Role::Good),
+        (Status::Paused, _) => ("‖ paused".to_owned(), Role::Warning),
+        (Status::Finished { .. }, _) => ("✓ finished".to_owned(), Role::Good),
+        (Status::Failed { .. }, _) => ("✗ failed".to_owned(), Role::Bad),
     };
     let watching = match state.session {
         Session::Replay => "replay  ",
@@ -71,14 +75,16 @@ fn progress(canvas: &mut Canvas, area: Rect, state: &State) {
 /// Facts about the progress, the most important first.
 fn facts(state: &State) -> Vec<String> {
     let run = &state.run;
-    let mut facts = vec![format::percent(run.progress())];
+    let known = run.about.total_steps > 0;
+    let mut facts: Vec<String> = known.then(|| format::percent(run.progress())).into_iter().collect();
     if let Some(eta) = run.eta() {
         facts.push(format!("eta {}", format::seconds(eta.as_secs_f64())));
     }
     let Some(last) = &run.last else { return facts };
     let epochs = run.about.total_epochs;
     let of = if epochs > 0.0 { format!("/{epochs:.0}") } else { String::new() };
-    let epoch = if last.epoch.abs() < 1e6 { format!("{:.2}", last.epoch) } else { format::compact(last.epoch) };
+    let epoch =
+        if last.epoch.abs() < 1e6 { format!("{:.2}", last.epoch) } else { format::compact(last.epoch) };
     facts.push(format!("epoch {epoch}{of}"));
     facts.push(format!("{} tokens", format::compact(run.tokens_seen as f64)));
     if last.rows_seen > 0 {

@@ -6,8 +6,11 @@ use super::Canvas;
 use crate::tui::state::{Session, State};
 use crate::tui::theme::Role;
 
-/// Keys and what they do, in groups; whether the group steers the run.
-const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
+/// Keys and what they do.
+type Keys = &'static [(&'static str, &'static str)];
+
+/// Groups of keys, and whether a group steers the run.
+const KEYS: [(&str, bool, Keys); 4] = [
     (
         "the run",
         true,
@@ -35,8 +38,8 @@ const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
         false,
         &[
             ("1 to 9", "focus a pane"),
-            ("tab, shift tab", "focus the next, the last"),
-            ("enter", "enlarge the focused pane"),
+            ("tab", "focus the next pane"),
+            ("enter", "enlarge the pane"),
             ("j k, pages", "scroll lists and logs"),
             ("?", "this help"),
             ("q, ctrl-c", "quit or detach"),
@@ -56,13 +59,14 @@ const KEYS: [(&str, bool, &[(&str, &str)]); 4] = [
 
 /// Rows and columns that two columns of groups take.
 pub const SIZE: (u16, u16) = (76, 16);
-const KEY_WIDTH: usize = 15;
+const KEY_WIDTH: usize = 12;
 
+/// Two groups in each of two columns; those that do nothing here are grey.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let steers = state.refusal().is_none();
     let replay = state.session == Session::Replay;
     let single = area.width < SIZE.0 - 4;
-    let column = usize::from(area.width) / 2 + 1;
+    let column = usize::from(area.width) / 2 + 3;
     let mut heights = [0; 2];
     for (index, (title, steering, keys)) in KEYS.iter().enumerate() {
         let side = if single { 0 } else { index / 2 };

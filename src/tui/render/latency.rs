@@ -14,19 +14,19 @@ use crate::tui::view;
 /// Columns that two halves need, and rows that a second chart needs.
 const WIDE: u16 = 56;
 const TALL: usize = 14;
+/// Columns that a legend with percentages needs.
+const NARROW: u16 = 32;
 /// Columns of the histogram, at most.
 const MOST_BARS: usize = 60;
 /// Cells between two labels below the histogram.
 const LABEL_GAP: usize = 14;
 
+/// Percentiles on top; times at the left, and what they consist of at the right.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let rows = canvas.flow(area, 0, 1, &quantiles(canvas, state));
     let rest = below(area, rows);
-    let (left, right) = if rest.width >= WIDE {
-        beside(rest, 0.48, 3)
-    } else {
-        split_at(rest, usize::from(rest.height) / 2)
-    };
+    let (left, right) =
+        if rest.width >= WIDE { beside(rest, 0.48, 3) } else { split_at(rest, usize::from(rest.height) / 2) };
     if usize::from(left.height) >= TALL {
         let (upper, lower) = split_at(left, usize::from(left.height) / 2);
         histogram(canvas, upper, state);
@@ -38,6 +38,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     split(canvas, right, state, if focused { state.ui.scroll } else { 0 });
 }
 
+/// Percentiles, mean and longest time over the whole run.
 fn quantiles(canvas: &Canvas, state: &State) -> Vec<Vec<Span>> {
     let latency = &state.run.latency;
     let marks = [("p50", 0.5, Role::Good), ("p95", 0.95, Role::Warning), ("p99", 0.99, Role::Bad)];
@@ -95,7 +96,8 @@ fn split(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
     if stages.is_empty() {
         return;
     }
-    let named: Vec<(usize, &str, f64)> = stages.iter().map(|&(stage, ms)| (stage, STAGES[stage], ms)).collect();
+    let named: Vec<(usize, &str, f64)> =
+        stages.iter().map(|&(stage, ms)| (stage, STAGES[stage], ms)).collect();
     let rows = legend(canvas, area, "mean of the last 50 steps", &named);
     let rest = below(area, rows + 1);
     if split.kinds.is_empty() || rest.height < 3 {
@@ -122,12 +124,14 @@ fn legend(canvas: &mut Canvas, area: Rect, title: &str, parts: &[(usize, &str, f
     bars::stacked(canvas.buffer, area, 1, &bar, canvas.theme);
     let room = usize::from(area.height).saturating_sub(2).min(parts.len());
     let names = parts.iter().take(room).map(|(_, name, _)| width(name)).max().unwrap_or(0);
-    let names = names.min(usize::from(area.width).saturating_sub(20));
+    let percents = if area.width < NARROW { 0 } else { 7 };
+    let names = names.min(usize::from(area.width).saturating_sub(13 + percents));
     for (row, &(index, name, ms)) in parts.iter().take(room).enumerate() {
         let sign = canvas.theme.fill(index);
         let x = canvas.put(area, 0, row + 2, sign, Role::Part(index));
         canvas.put(area, x + 1, row + 2, &fit(name, names), Role::Text);
-        let numbers = format!("{:>9} {:>6}", format::ms(ms), format::percent(ms / total));
+        let percent = format!("{:>percents$}", format::percent(ms / total));
+        let numbers = format!("{:>9}{}", format::ms(ms), if percents > 0 { &percent } else { "" });
         canvas.put(area, x + 2 + names, row + 2, &numbers, Role::Dim);
     }
     room + 2

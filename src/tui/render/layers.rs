@@ -15,6 +15,7 @@ const WIDEST: usize = 6;
 /// Columns for the step on the left.
 const GUTTER: usize = 7;
 
+/// Norms above, update ratios below.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let looks = &state.run.layers.looks;
     if looks.is_empty() {
@@ -43,15 +44,19 @@ fn strip(canvas: &mut Canvas, area: Rect, state: &State, title: &str, pick: fn(&
     let cells = below(area, 1);
     for (y, look) in shown.iter().take(rows.max(1)).enumerate() {
         canvas.put(cells, 0, y, &format!("{:>6}", format::compact(look.step as f64)), Role::Dim);
-        row(canvas, cells, y, &look.layers, |layer| (pick(layer) - bottom) / (top - bottom).max(f64::MIN_POSITIVE));
+        row(canvas, cells, y, &look.layers, |layer| {
+            (pick(layer) - bottom) / (top - bottom).max(f64::MIN_POSITIVE)
+        });
     }
     labels(canvas, cells, shown.len().min(rows.max(1)), latest.len());
 }
 
+/// For comparisons: what is not a number is least.
 fn finite(value: f64) -> f64 {
     if value.is_finite() { value } else { f64::NEG_INFINITY }
 }
 
+/// Smallest and largest finite value.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = values.filter(|value| value.is_finite());
     finite.map(|value| (value, value)).reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
@@ -69,7 +74,13 @@ fn column(place: usize, places: usize, room: usize) -> usize {
 }
 
 /// Where there are more layers than cells, a cell shows the largest of its layers.
-fn row(canvas: &mut Canvas, area: Rect, y: usize, layers: &[LayerReport], part: impl Fn(&LayerReport) -> f64) {
+fn row(
+    canvas: &mut Canvas,
+    area: Rect,
+    y: usize,
+    layers: &[LayerReport],
+    part: impl Fn(&LayerReport) -> f64,
+) {
     let room = usize::from(area.width).saturating_sub(GUTTER);
     let (shared, count) = places(layers.len(), room);
     for (index, group) in layers.chunks(shared).enumerate() {
@@ -85,12 +96,13 @@ fn row(canvas: &mut Canvas, area: Rect, y: usize, layers: &[LayerReport], part: 
 fn labels(canvas: &mut Canvas, area: Rect, y: usize, layers: usize) {
     let room = usize::from(area.width).saturating_sub(GUTTER);
     let (shared, count) = places(layers, room);
-    let mut free = 0;
-    for index in 0..count {
+    let longest = layers.to_string().len() + 2;
+    let every = (longest * count).div_ceil(room.min(count * WIDEST).max(1)).max(1);
+    for index in (0..count).step_by(every) {
         let x = column(index, count, room);
         let label = (index * shared).to_string();
-        if x >= free && x + label.len() <= usize::from(area.width) {
-            free = canvas.put(area, x, y, &label, Role::Dim) + 2;
+        if x + label.len() <= usize::from(area.width) {
+            canvas.put(area, x, y, &label, Role::Dim);
         }
     }
 }

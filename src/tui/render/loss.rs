@@ -9,6 +9,7 @@ use crate::tui::state::State;
 use crate::tui::theme::Role;
 use crate::tui::view;
 
+/// A legend with the latest values, and the curves.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let run = &state.run;
     let mut groups = Vec::new();

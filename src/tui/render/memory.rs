@@ -13,9 +13,12 @@ use crate::tui::view;
 
 /// Rows that the chart over steps needs.
 const CHART: usize = 6;
+/// Columns of a bar, at least.
+const SHORTEST: usize = 4;
 /// Columns of a number.
 const NUMBER: usize = 10;
 
+/// The process, a table by kind, and the process over the steps.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let memory = &state.run.memory;
     if memory.kinds.is_empty() && memory.process_bytes == 0 {
@@ -87,7 +90,10 @@ fn table(canvas: &mut Canvas, area: Rect, kinds: &[MemoryKind]) -> usize {
         let over = kind.measured_bytes.is_some_and(|bytes| bytes > kind.planned_bytes);
         let role = if over { Role::Warning } else { Role::Text };
         let x = canvas.put(area, x, y, &format!("{measured:>NUMBER$} "), role);
-        canvas.meter(area, (x, y), wide.saturating_sub(x), bytes(kind) / most, Role::Part(row % 8));
+        let room = wide.saturating_sub(x);
+        if room >= SHORTEST {
+            canvas.meter(area, (x, y), room, bytes(kind) / most, Role::Part(row % 8));
+        }
     }
     rows + 1
 }

@@ -49,6 +49,7 @@ pub fn render(state: &State, theme: Theme, buffer: &mut Buffer) {
     overlay::draw(&mut canvas, area, state);
 }
 
+/// Draws one pane with its frame; only the focused one is scrolled.
 fn draw_pane(canvas: &mut Canvas, pane: Pane, rect: Rect, state: &State, focused: bool) {
     let inner = frame(canvas, rect, &format!("{} {}", pane.index() + 1, pane.name()), focused);
     if inner.is_empty() {

@@ -1,16 +1,19 @@
 //! Dialogs in the middle of the screen.
 
 use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
 
 use super::{Canvas, frame, help};
-use crate::tui::draw::text::{Span, fit, width};
+use crate::tui::draw::text::{Span, clean, fit, width};
 use crate::tui::format;
 use crate::tui::input::{FACTORS, Overlay, TextField};
 use crate::tui::state::State;
 use crate::tui::theme::Role;
 
+/// Draws the open dialog, and everything behind it dimmer.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let Some(overlay) = &state.ui.overlay else { return };
+    canvas.buffer.set_style(area, Style::new().add_modifier(Modifier::DIM).remove_modifier(Modifier::BOLD));
     match overlay {
         Overlay::Help => {
             let inner = dialog(canvas, area, help::SIZE, "Keys");
@@ -56,10 +59,12 @@ fn dialog(canvas: &mut Canvas, area: Rect, (wide, high): (u16, u16), title: &str
     frame(canvas, place, title, true)
 }
 
+/// A key and what it does.
 fn choice(canvas: &Canvas, key: &str, what: &str) -> Vec<Span> {
     vec![canvas.span(format!("{key:>6}"), Role::Key), canvas.span(format!("  {what}"), Role::Text)]
 }
 
+/// How to leave a run that goes on.
 fn quit(canvas: &mut Canvas, area: Rect, state: &State) {
     let step = format::count(state.run.step);
     let total = format::count(state.run.about.total_steps);
@@ -81,6 +86,7 @@ fn quit(canvas: &mut Canvas, area: Rect, state: &State) {
     canvas.put_spans(area, 0, 7, &back);
 }
 
+/// What an early end keeps.
 fn stop(canvas: &mut Canvas, area: Rect, state: &State) {
     let best = match state.run.best {
         Some((step, loss)) => {
@@ -96,12 +102,14 @@ fn stop(canvas: &mut Canvas, area: Rect, state: &State) {
     canvas.put_spans(area, 0, 5, &back);
 }
 
+/// A line to type in; the text before the cursor scrolls.
 fn prompt(canvas: &mut Canvas, area: Rect, field: &TextField) {
     canvas.put(area, 0, 1, "The model as it is after this step continues it.", Role::Dim);
     let room = usize::from(area.width).saturating_sub(4);
     let (before, after) = field.split();
     // The end of what stands before the cursor stays in view.
-    let mut start = before;
+    let before = clean(before);
+    let mut start = before.as_str();
     while width(start) > room * 3 / 4 {
         let mut letters = start.chars();
         letters.next();
@@ -116,6 +124,7 @@ fn prompt(canvas: &mut Canvas, area: Rect, field: &TextField) {
     canvas.put_spans(area, 0, 5, &keys);
 }
 
+/// The rate now and after the change, and the factors to choose from.
 fn learning_rate(canvas: &mut Canvas, area: Rect, state: &State, chosen: usize) {
     let now = state.run.last.as_ref().map_or(f64::NAN, |last| last.learning_rate);
     let factor = FACTORS.get(chosen).copied().unwrap_or(1.0);
@@ -124,8 +133,11 @@ fn learning_rate(canvas: &mut Canvas, area: Rect, state: &State, chosen: usize) 
     canvas.put(area, 0, 2, "The schedule goes on, multiplied.", Role::Dim);
     let mut x = 0;
     for (index, factor) in FACTORS.iter().enumerate() {
-        let (text, role) =
-            if index == chosen { (format!("[x{factor}]"), Role::Focus) } else { (format!(" x{factor} "), Role::Dim) };
+        let (text, role) = if index == chosen {
+            (format!("[x{factor}]"), Role::Focus)
+        } else {
+            (format!(" x{factor} "), Role::Dim)
+        };
         x = canvas.put(area, x, 4, &text, role);
     }
     let first = [choice(canvas, "← →", "choose"), choice(canvas, "enter", "change")].concat();

@@ -13,9 +13,10 @@ use crate::tui::theme::Role;
 /// Rows of the chart of widths, and rows that the pane needs to have one.
 const WIDTH_ROWS: usize = 3;
 const TALL: usize = 12;
-/// Columns that the table needs to say what a plan is for.
-const LONG: u16 = 64;
+/// Columns of the table's cells.
+const COLUMNS: [usize; 6] = [10, 6, 8, 9, 8, 19];
 
+/// The main plan, the caches, the passes, the batches, and a table of all plans.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     let plans = &state.run.plans;
     let Some(plan) = plans.main() else {
@@ -32,6 +33,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State, focused: bool) {
     table(canvas, below(area, y), state, if focused { state.ui.scroll } else { 0 });
 }
 
+/// Shape and size of the plan. Returns the rows used.
 fn head(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     let mut facts = vec![
         (format::count(plan.operations), "operations"),
@@ -45,13 +47,14 @@ fn head(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
         facts.push((format::ms(plan.plan_ms), "to plan"));
     }
     let shape = vec![canvas.span(format!("{} x {}", plan.rows, plan.sequence), Role::Key)];
-    let facts = facts
-        .into_iter()
-        .map(|(value, name)| vec![canvas.span(value, Role::Text), canvas.span(format!(" {name}"), Role::Dim)]);
+    let facts = facts.into_iter().map(|(value, name)| {
+        vec![canvas.span(value, Role::Text), canvas.span(format!(" {name}"), Role::Dim)]
+    });
     let groups: Vec<_> = std::iter::once(shape).chain(facts).collect();
     canvas.flow(area, 0, 2, &groups)
 }
 
+/// What the caches of plans and tensors found. Returns the rows used.
 fn caches(canvas: &mut Canvas, area: Rect, state: &State) -> usize {
     let plans = &state.run.plans;
     let mut groups = Vec::new();
@@ -64,7 +67,8 @@ fn caches(canvas: &mut Canvas, area: Rect, state: &State) -> usize {
             continue;
         }
         let part = hits as f64 / all as f64;
-        let counts = format!(" {} hits {} misses", format::compact(hits as f64), format::compact(misses as f64));
+        let counts =
+            format!(" {} hits {} misses", format::compact(hits as f64), format::compact(misses as f64));
         let role = if part > 0.9 { Role::Good } else { Role::Warning };
         let name = canvas.span(format!("{name} "), Role::Dim);
         groups.push(vec![name, canvas.span(format::percent(part), role), canvas.span(counts, Role::Dim)]);
@@ -106,11 +110,8 @@ fn widths(canvas: &mut Canvas, area: Rect, plan: &PlanFacts) -> usize {
     let title = format!("batch widths: widest {widest}, mean {}", format::number(mean));
     canvas.put(area, 0, 0, &title, Role::Dim);
     let part = plan.widths.len().div_ceil(usize::from(area.width).max(1));
-    let counts: Vec<u64> = plan
-        .widths
-        .chunks(part.max(1))
-        .map(|part| part.iter().copied().max().map_or(0, u64::from))
-        .collect();
+    let counts: Vec<u64> =
+        plan.widths.chunks(part.max(1)).map(|part| part.iter().copied().max().map_or(0, u64::from)).collect();
     let rows = Rect { height: WIDTH_ROWS as u16, ..below(area, 1) };
     let style = canvas.theme.style(Role::Part(2));
     bars::columns(canvas.buffer, rows, &counts, |_| style);
@@ -123,24 +124,30 @@ fn table(canvas: &mut Canvas, area: Rect, state: &State, scroll: usize) {
     if plans.len() < 2 || area.height < 2 {
         return;
     }
-    let long = area.width >= LONG;
-    let mut header = format!("{:>12} {:>6} {:>7} {:>8} {:>7}", "shape", "ops", "batches", "arena", "kernels");
-    header.push_str(if long { "  ends with" } else { "" });
-    canvas.put(area, 0, 0, &header, Role::Dim);
+    let wide = usize::from(area.width);
+    let header = ["shape", "ops", "batches", "arena", "kernels", "ends with"].map(str::to_owned);
+    canvas.put(area, 0, 0, &row(&header, wide), Role::Dim);
     for (y, plan) in plans.iter().rev().skip(scroll).take(usize::from(area.height) - 1).enumerate() {
-        let shape = format!("{} x {}", plan.rows, plan.sequence);
-        let arena = format::bytes(plan.arena_bytes as f64);
-        let kernels = if plan.kernels > 0 { plan.kernels.to_string() } else { "-".to_owned() };
-        let end = match plan.updates {
-            _ if !long => "",
-            true => "  update",
-            false => "  loss or gradients",
-        };
-        let line = format!(
-            "{shape:>12} {:>6} {:>7} {arena:>8} {kernels:>7}{end}",
+        let cells = [
+            format!("{} x {}", plan.rows, plan.sequence),
             format::compact(plan.operations as f64),
-            format::compact(plan.batches as f64)
-        );
-        canvas.put(area, 0, y + 1, &line, Role::Text);
+            format::compact(plan.batches as f64),
+            format::bytes(plan.arena_bytes as f64),
+            if plan.kernels > 0 { format::compact(plan.kernels as f64) } else { "-".to_owned() },
+            if plan.updates { "update" } else { "gradients or loss" }.to_owned(),
+        ];
+        canvas.put(area, 0, y + 1, &row(&cells, wide), Role::Text);
     }
+}
+
+/// Cells side by side, as many as fit.
+fn row(cells: &[String], wide: usize) -> String {
+    let mut line = String::new();
+    for (cell, column) in cells.iter().zip(COLUMNS) {
+        if line.len() + column > wide {
+            break;
+        }
+        line += &format!("{cell:>column$}");
+    }
+    line
 }

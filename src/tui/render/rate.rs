@@ -13,6 +13,7 @@ use crate::tui::view;
 /// Rows that two charts above each other need.
 const TALL: u16 = 12;
 
+/// Two charts above each other, or beside each other where there are few rows.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let (first, second) = if area.height >= TALL || area.width < 60 {
         split_at(area, usize::from(area.height).div_ceil(2))
@@ -28,6 +29,7 @@ pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     part(canvas, second, ("gradient norm", norm, Role::Norm), &view::gradient_norm(state));
 }
 
+/// A name with the latest value, and a chart.
 fn part(canvas: &mut Canvas, area: Rect, (name, value, role): (&str, Option<String>, Role), chart: &Chart) {
     let name = [canvas.span("━ ", role), canvas.span(name, Role::Dim)];
     let x = canvas.put_spans(area, 0, 0, &name);

@@ -12,6 +12,7 @@ use crate::tui::view;
 /// Steps that the rates are averaged over.
 const WINDOW: usize = 20;
 
+/// Rates over the last steps, and their curves.
 pub fn draw(canvas: &mut Canvas, area: Rect, state: &State) {
     let mut groups = Vec::new();
     if let Some((all, supervised)) = state.run.throughput.over(WINDOW) {

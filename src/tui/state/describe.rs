@@ -8,8 +8,15 @@ use crate::tui::format;
 pub fn entry(event: &Event) -> Option<(Weight, String)> {
     let said = match event {
         Event::Started { model, device, first_step, total_steps, .. } => {
-            let from = if *first_step > 0 { format!(" from step {}", format::count(*first_step)) } else { String::new() };
-            (Weight::Plain, format!("started {model} on {device}{from}, {} steps", format::count(*total_steps)))
+            let from = if *first_step > 0 {
+                format!(" from step {}", format::count(*first_step))
+            } else {
+                String::new()
+            };
+            (
+                Weight::Plain,
+                format!("started {model} on {device}{from}, {} steps", format::count(*total_steps)),
+            )
         }
         Event::Planned { rows, sequence, operations, batches, arena_bytes, .. } => {
             let memory = format::bytes(*arena_bytes as f64);
@@ -39,8 +46,15 @@ pub fn entry(event: &Event) -> Option<(Weight, String)> {
             let took = format::seconds(*seconds);
             (Weight::Good, format!("finished in {took}; result in {}", path.display()))
         }
-        Event::Failed { message, .. } => (Weight::Bad, format!("failed: {message}")),
-        Event::Step(_) | Event::Sample(_) | Event::Profile { .. } | Event::Memory { .. } | Event::Layers { .. } => {
+        Event::Failed { message, hint, .. } => {
+            let hint = hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+            (Weight::Bad, format!("failed: {message}{hint}"))
+        }
+        Event::Step(_)
+        | Event::Sample(_)
+        | Event::Profile { .. }
+        | Event::Memory { .. }
+        | Event::Layers { .. } => {
             return None;
         }
     };

@@ -47,6 +47,7 @@ pub struct Plans {
 }
 
 impl Plans {
+    /// Takes in a plan; an earlier one of its shape is forgotten.
     pub fn planned(&mut self, event: &Event) {
         let Event::Planned {
             rows,
@@ -78,7 +79,8 @@ impl Plans {
             kernels: *kernels,
             plan_ms: *plan_ms,
         };
-        let same = |plan: &PlanFacts| (plan.rows, plan.sequence, plan.updates) != (*rows, *sequence, *updates);
+        let same =
+            |plan: &PlanFacts| (plan.rows, plan.sequence, plan.updates) != (*rows, *sequence, *updates);
         self.plans.retain(same);
         if self.plans.len() == PLANS {
             self.plans.pop_front();
@@ -86,6 +88,7 @@ impl Plans {
         self.plans.push_back(facts);
     }
 
+    /// Takes the counters of the caches over.
     pub fn step(&mut self, report: &StepReport) {
         self.plan_hits = report.plan_hits;
         self.plan_misses = report.plan_misses;
@@ -103,6 +106,7 @@ impl Plans {
 /// Bytes by kind, and of the process over the steps.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
+    /// In the order that the run tells them in.
     pub kinds: Vec<MemoryKind>,
     pub process_bytes: u64,
     pub limit_bytes: u64,
@@ -111,6 +115,7 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Takes in a look at the memory after a step.
     pub fn measured(&mut self, step: usize, kinds: &[MemoryKind], process_bytes: u64, limit_bytes: u64) {
         self.kinds = kinds.iter().take(KINDS).cloned().collect();
         self.process_bytes = process_bytes;
@@ -149,7 +154,11 @@ impl Layers {
     pub fn looked(&mut self, step: usize, layers: &[LayerReport]) {
         let ordinal = self.looks.back().map_or(0, |look| look.ordinal + 1);
         self.thin(ordinal);
-        self.looks.push_back(LayerLook { ordinal, step, layers: layers.iter().take(LAYERS).cloned().collect() });
+        self.looks.push_back(LayerLook {
+            ordinal,
+            step,
+            layers: layers.iter().take(LAYERS).cloned().collect(),
+        });
         if self.looks.len() > LOOKS {
             self.doublings += 1;
             self.thin(ordinal);
@@ -162,6 +171,7 @@ impl Layers {
         self.looks.retain(|look| due(look.ordinal));
     }
 
+    /// The look that was taken last.
     pub fn latest(&self) -> Option<&LayerLook> {
         self.looks.back()
     }
@@ -205,6 +215,8 @@ mod tests {
         plans.planned(&planned(99, 11));
         assert_eq!(plans.plans.len(), PLANS);
         assert_eq!(plans.main().map(|plan| plan.operations), Some(11));
-        assert!(plans.plans.iter().all(|plan| plan.widths.len() <= WIDTHS && plan.widths.last() == Some(&1999)));
+        assert!(
+            plans.plans.iter().all(|plan| plan.widths.len() <= WIDTHS && plan.widths.last() == Some(&1999))
+        );
     }
 }

@@ -37,10 +37,12 @@ impl Histogram {
         self.max = self.max.max(ms);
     }
 
+    /// How many times were added.
     pub fn total(&self) -> u64 {
         self.total
     }
 
+    /// The exact mean in ms.
     pub fn mean(&self) -> Option<f64> {
         (self.total > 0).then(|| self.sum / self.total as f64)
     }
@@ -79,6 +81,7 @@ impl Histogram {
     }
 }
 
+/// The bucket that a time falls into; the last one takes what is longer.
 fn index(ms: f64) -> usize {
     let decades = (ms.max(LOWEST) / LOWEST).log10();
     ((decades * PER_DECADE as f64) as usize).min(DECADES * PER_DECADE - 1)

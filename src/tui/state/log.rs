@@ -24,6 +24,7 @@ pub enum Weight {
 /// One line of the event log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// On the run's clock.
     pub at: Duration,
     pub step: usize,
     pub weight: Weight,
@@ -40,6 +41,7 @@ pub struct Log {
 }
 
 impl Log {
+    /// Adds an entry; the oldest one makes room.
     pub fn add(&mut self, at: Duration, step: usize, weight: Weight, text: &str) {
         if self.entries.len() == ENTRIES {
             self.entries.pop_front();
@@ -48,6 +50,7 @@ impl Log {
         self.entries.push_back(Entry { at, step, weight, text: shortened(text) });
     }
 
+    /// Adds a sample; the oldest one makes room.
     pub fn sample(&mut self, sample: &Sample) {
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
@@ -57,6 +60,7 @@ impl Log {
     }
 }
 
+/// The start of a text that may be of any length.
 fn shortened(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }

@@ -11,15 +11,18 @@ mod stages;
 
 use std::time::Duration;
 
-pub use facts::{LayerLook, Layers, Memory, PlanFacts, Plans};
-pub use histogram::Histogram;
-pub use log::{Entry, Log, Weight};
-pub use run::{About, Run, Status};
+pub use facts::{LayerLook, PlanFacts};
+pub use log::{Entry, Weight};
+pub use run::{Run, Status};
 pub use series::{Bucket, Series};
-pub use stages::{STAGES, Split, Throughput};
+pub use stages::STAGES;
 
 use super::input::Ui;
 use crate::metrics::Event;
+
+/// A run is silent after this long without an event, and after so many of its slowest steps.
+const SILENT: Duration = Duration::from_secs(120);
+const SLOW: f64 = 20.0;
 
 /// What may be asked of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +50,12 @@ pub struct State {
     pub run: Run,
     pub ui: Ui,
     pub session: Session,
-    /// Time since the dashboard was opened, or the place in a replay.
+    /// The run's clock: time since the dashboard or the run was started, or the place in a replay.
     pub now: Duration,
 }
 
 impl State {
+    /// A dashboard that knows nothing yet.
     pub fn new(session: Session) -> Self {
         Self { session, ..Self::default() }
     }
@@ -62,9 +66,17 @@ impl State {
         self.run.apply(event, now);
     }
 
-    /// Moves the clock.
+    /// Moves the run's clock.
     pub fn tick(&mut self, now: Duration) {
         self.now = now;
-        self.ui.forget_message(now);
+    }
+
+    /// For how long a run that goes on has told nothing, where that is longer than its steps explain.
+    pub fn silence(&self) -> Option<Duration> {
+        let expected = self.run.latency.quantile(0.99).unwrap_or(0.0) / 1e3 * SLOW;
+        let expected = Duration::try_from_secs_f64(expected).unwrap_or(Duration::MAX).max(SILENT);
+        let silent = self.now.saturating_sub(self.run.heard);
+        let running = self.run.status == Status::Running && self.session != Session::Replay;
+        (running && silent > expected).then_some(silent)
     }
 }

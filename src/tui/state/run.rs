@@ -29,6 +29,7 @@ pub struct About {
     pub total_parameters: usize,
 }
 
+/// Where a run is in its life.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Status {
     /// No event yet.
@@ -60,24 +61,31 @@ pub struct Run {
     pub status: Status,
     /// Optimizer steps done.
     pub step: usize,
+    /// The latest step that was reported.
     pub last: Option<StepReport>,
     /// Nats.
     pub loss: Series,
+    /// The moving average of the loss.
     pub smoothed: Series,
     average: Average,
     /// Validation losses, in nats.
     pub validation: Series,
+    /// The latest evaluation.
     pub evaluation: Option<EvaluationReport>,
     /// Step and loss of the best evaluation.
     pub best: Option<(usize, f64)>,
     pub tokens_per_second: Series,
     pub supervised_per_second: Series,
+    /// Rates over the last steps.
     pub throughput: Throughput,
     /// Milliseconds of each step.
     pub step_ms: Series,
+    /// Times of all steps.
     pub latency: Histogram,
+    /// What the time of a step goes into.
     pub split: Split,
     pub learning_rate: Series,
+    /// Before clipping.
     pub grad_norm: Series,
     /// What the user multiplied the schedule with.
     pub learning_rate_scale: f64,
@@ -87,7 +95,10 @@ pub struct Run {
     pub log: Log,
     /// Tokens that were trained on, padding excluded.
     pub tokens_seen: u64,
+    /// For the time that is left.
     pub pace: Pace,
+    /// When the last event happened.
+    pub heard: Duration,
     /// Steps whose loss or gradients were not numbers.
     pub not_finite: u64,
 }
@@ -120,6 +131,7 @@ impl Default for Run {
             log: Log::default(),
             tokens_seen: 0,
             pace: Pace::default(),
+            heard: Duration::ZERO,
             not_finite: 0,
         }
     }
@@ -128,6 +140,7 @@ impl Default for Run {
 impl Run {
     /// Takes in what happened at `now`, on the clock that all events of the run share.
     pub fn apply(&mut self, event: &Event, now: Duration) {
+        self.heard = now;
         match event {
             Event::Started { .. } => self.started(event),
             Event::Planned { .. } => self.plans.planned(event),
@@ -160,6 +173,7 @@ impl Run {
         }
     }
 
+    /// A run that is resumed keeps its curves up to the first step.
     fn started(&mut self, event: &Event) {
         let Event::Started {
             run,
@@ -194,6 +208,7 @@ impl Run {
         self.average = Average::over((*total_steps / SMOOTH_PART).clamp(8, 100) as f64);
     }
 
+    /// Takes a step into every series and counter.
     fn stepped(&mut self, report: &StepReport, now: Duration) {
         if self.status == Status::Waiting {
             // A metrics file may hold steps only.

@@ -79,6 +79,7 @@ impl Series {
         self.recent.push_back((x, y));
     }
 
+    /// Forgets what lies at `x` or later.
     fn truncate(&mut self, x: f64) {
         while self.buckets.last().is_some_and(|bucket| bucket.first >= x) {
             self.buckets.pop();
@@ -91,6 +92,7 @@ impl Series {
         }
     }
 
+    /// Joins every two buckets to one.
     fn halve(&mut self) {
         let pairs = std::mem::take(&mut self.buckets);
         self.buckets = pairs
@@ -118,6 +120,7 @@ impl Series {
         self.recent.iter().skip(self.recent.len().saturating_sub(count)).map(|&(_, y)| y)
     }
 
+    /// The latest value with its step.
     pub fn last(&self) -> Option<(f64, f64)> {
         self.recent.back().copied()
     }

@@ -25,6 +25,7 @@ impl Average {
         }
     }
 
+    /// The average; none before the first value.
     pub fn value(&self) -> Option<f64> {
         (self.weight > 0.0).then(|| self.sum / self.weight)
     }
@@ -49,6 +50,7 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// Takes in that a step was done at `now`.
     pub fn step(&mut self, step: usize, now: Duration) {
         if let Some((before, at)) = self.last
             && step > before

@@ -40,6 +40,7 @@ impl Split {
         self.recent.push_back(parts.map(|ms| if ms.is_finite() { ms.max(0.0) } else { 0.0 }));
     }
 
+    /// Takes the times by kind of operation of one step.
     pub fn profile(&mut self, step: usize, kinds: &[OperationKindTime]) {
         self.measured_step = step;
         let finite = |kind: &&OperationKindTime| kind.ms.is_finite() && kind.ms >= 0.0;

@@ -32,7 +32,8 @@ impl Driven {
     /// Panics once all keys are used up and the dashboard is still open.
     fn run(&mut self, close_when_ended: bool, interrupted: bool) -> Exit {
         let theme = Theme::MONO;
-        let options = Options { theme, mouse: false, owns_run: true, close_when_ended, interrupted: &|| interrupted };
+        let options =
+            Options { theme, mouse: false, owns_run: true, close_when_ended, interrupted: &|| interrupted };
         let mut idle = 0;
         let mut keys = |wait: Duration| {
             if wait.is_zero() {

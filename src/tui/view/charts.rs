@@ -8,6 +8,7 @@ use crate::tui::theme::Role;
 /// Buckets at each end of the order by size that do not stretch the axis: a spike would flatten the rest.
 const OUTLIERS: f64 = 0.01;
 
+/// The part of a series that is in view.
 fn curve(shape: Shape, role: Role, series: &Series, steps: (f64, f64)) -> Curve {
     Curve { shape, role, points: series.between(steps.0, steps.1) }
 }
@@ -57,7 +58,7 @@ pub fn throughput(state: &State) -> Chart {
         curve(Shape::Line, Role::Tokens, &run.tokens_per_second, steps),
         curve(Shape::Line, Role::Supervised, &run.supervised_per_second, steps),
     ];
-    let scale = Scale::around(means(&curves), false).from_zero();
+    let scale = Scale::around(means(&curves), false).with_zero();
     Chart { curves, steps, scale, unit: Unit::Count }
 }
 
@@ -69,11 +70,13 @@ fn single(state: &State, series: &Series, role: Role, log: bool, unit: Unit) -> 
     Chart { scale: Scale::around(values.into_iter(), log), curves, steps, unit }
 }
 
+/// The rate that each step used.
 pub fn learning_rate(state: &State) -> Chart {
     let chart = single(state, &state.run.learning_rate, Role::Rate, false, Unit::Number);
-    Chart { scale: chart.scale.from_zero(), ..chart }
+    Chart { scale: chart.scale.with_zero(), ..chart }
 }
 
+/// The norm before clipping.
 pub fn gradient_norm(state: &State) -> Chart {
     single(state, &state.run.grad_norm, Role::Norm, state.ui.log_scale, Unit::Number)
 }
@@ -86,5 +89,5 @@ pub fn step_time(state: &State) -> Chart {
 /// Bytes of the process.
 pub fn memory(state: &State) -> Chart {
     let chart = single(state, &state.run.memory.history, Role::Tokens, false, Unit::Bytes);
-    Chart { scale: chart.scale.from_zero(), ..chart }
+    Chart { scale: chart.scale.with_zero(), ..chart }
 }

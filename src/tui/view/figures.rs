@@ -20,6 +20,7 @@ pub struct Figure {
     pub role: Role,
 }
 
+/// A figure without a curve; a dash stands for what is not known.
 fn figure(name: &'static str, value: Option<String>, role: Role) -> Figure {
     Figure { name, value: value.unwrap_or_else(|| "-".to_owned()), spark: String::new(), role }
 }
@@ -41,7 +42,11 @@ pub fn figures(state: &State) -> Vec<Figure> {
         tokens,
         step,
         figure("p95", run.latency.quantile(0.95).map(format::ms), Role::Part(1)),
-        figure("val", run.evaluation.as_ref().map(|report| format::number(report.eval_loss)), Role::Validation),
+        figure(
+            "val",
+            run.evaluation.as_ref().map(|report| format::number(report.eval_loss)),
+            Role::Validation,
+        ),
         figure("best", run.best.map(|(_, loss)| format::number(loss)), Role::Best),
         figure("lr", last(|report| report.learning_rate).map(format::number), Role::Rate),
         figure("grad", last(|report| report.grad_norm).map(format::number), Role::Norm),

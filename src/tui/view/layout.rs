@@ -19,6 +19,7 @@ pub enum Size {
 }
 
 impl Size {
+    /// The size that fits an area.
     pub fn of(area: Rect) -> Self {
         match (area.width, area.height) {
             (160.., 45..) => Self::Large,
@@ -69,7 +70,15 @@ pub fn layout(area: Rect, ui: &Ui) -> Layout {
         Size::Medium => medium(body, ui.focus),
         _ => large(body),
     };
-    Layout { size, header, tabs: if single { tabs_in(tabs) } else { Vec::new() }, panes, summary, slider, footer }
+    Layout {
+        size,
+        header,
+        tabs: if single { tabs_in(tabs) } else { Vec::new() },
+        panes,
+        summary,
+        slider,
+        footer,
+    }
 }
 
 /// Tabs beside each other, with as much space between them as there is room for.
@@ -87,10 +96,12 @@ fn tabs_in(area: Rect) -> Vec<(Pane, Rect)> {
         .collect()
 }
 
+/// Splits an area by parts of its height.
 fn rows<const N: usize>(area: Rect, parts: [u16; N]) -> [Rect; N] {
     ratatui::layout::Layout::vertical(parts.map(Constraint::Fill)).areas(area)
 }
 
+/// Splits an area by parts of its width.
 fn columns<const N: usize>(area: Rect, parts: [u16; N]) -> [Rect; N] {
     ratatui::layout::Layout::horizontal(parts.map(Constraint::Fill)).areas(area)
 }
@@ -114,6 +125,7 @@ fn medium(body: Rect, focus: Pane) -> Vec<(Pane, Rect)> {
     ]
 }
 
+/// All nine panes in three rows.
 fn large(body: Rect) -> Vec<(Pane, Rect)> {
     let [top, middle, bottom] = rows(body, [20, 19, 17]);
     let ([loss, speed, rate], [latency, memory, plan], [layers, samples, events]) =

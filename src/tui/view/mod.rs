@@ -4,6 +4,6 @@ mod charts;
 mod figures;
 mod layout;
 
-pub use charts::{learning_rate, gradient_norm, loss, memory, step_time, throughput};
-pub use figures::{Figure, figures};
-pub use layout::{Layout, Size, layout};
+pub use charts::{gradient_norm, learning_rate, loss, memory, step_time, throughput};
+pub use figures::figures;
+pub use layout::{Size, layout};

@@ -29,7 +29,7 @@ fn pausing_follows_what_the_run_says() {
     assert_eq!(state.ui.message(), Some("pausing after this step"));
     state.apply(&Event::Paused { step: 1 }, Duration::ZERO);
     assert_eq!(letters(&mut state, "p"), [Command::Resume]);
-    state.tick(Duration::from_secs(60));
+    state.ui.tick(Duration::from_secs(60));
     assert_eq!(state.ui.message(), None);
 }
 

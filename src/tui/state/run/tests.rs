@@ -34,7 +34,10 @@ fn a_resumed_run_goes_on() {
     for (at, event) in testing::events(300, 1000) {
         run.apply(&event, at);
     }
-    let Event::Started { run: name, model, device, rows, validation_rows, .. } = testing::started(1000) else { panic!() };
+    let Event::Started { run: name, model, device, rows, validation_rows, .. } = testing::started(1000)
+    else {
+        panic!()
+    };
     let resumed = Event::Started {
         run: name,
         model,
@@ -70,7 +73,10 @@ fn a_pause_is_not_part_of_the_pace() {
 
 #[test]
 fn ends_are_told_apart() {
-    assert_eq!(testing::finished().run.outcome(), Some((Weight::Good, "result in runs/glosses-r16/adapter".into())));
+    assert_eq!(
+        testing::finished().run.outcome(),
+        Some((Weight::Good, "result in runs/glosses-r16/adapter".into()))
+    );
     let failed = testing::failed().run;
     assert!(matches!(&failed.status, Status::Failed { hint: Some(_), .. }) && failed.status.ended());
     assert_eq!((failed.outcome().map(|(weight, _)| weight), failed.not_finite), (Some(Weight::Bad), 1));
