@@ -35,12 +35,12 @@ impl TensorBoard {
         let path = folder.join(format!("events.out.tfevents.{seconds}.lazytune.{}", std::process::id()));
         let file = File::create(&path).context(|| format!("creating {}", path.display()))?;
         let mut board = Self { file, now: SystemTime::now };
-        let mut version = board.event(0);
+        let mut version = board.head(0);
         bytes(&mut version, 3, FILE_VERSION.as_bytes());
         board.write(&version).context(|| format!("writing {}", path.display()))?;
         if first_step > 0 {
             // session_log { status: START }
-            let mut start = board.event(first_step + 1);
+            let mut start = board.head(first_step + 1);
             bytes(&mut start, 7, &[(1 << 3) as u8, 1]);
             board.write(&start).context(|| format!("writing {}", path.display()))?;
         }
@@ -56,13 +56,13 @@ impl TensorBoard {
             entry.extend((*value as f32).to_le_bytes());
             bytes(&mut summary, 1, &entry);
         }
-        let mut event = self.event(step);
+        let mut event = self.head(step);
         bytes(&mut event, 5, &summary);
         let _ = self.write(&event);
     }
 
     /// The time and the step of an event.
-    fn event(&self, step: usize) -> Vec<u8> {
+    fn head(&self, step: usize) -> Vec<u8> {
         let mut event = Vec::new();
         key(&mut event, 1, FIXED64);
         event.extend(since_epoch((self.now)()).as_secs_f64().to_le_bytes());
