@@ -2,6 +2,7 @@
 
 mod clock;
 pub mod control;
+mod lock;
 mod memory;
 pub mod model;
 pub mod process;
@@ -15,6 +16,7 @@ mod trainer;
 
 pub use clock::{StageTimes, StepClock};
 pub use control::Control;
+pub use lock::RunLock;
 pub use memory::PlannedMemory;
 pub use run::run;
 pub use save::{Best, ModelWriter, Progress};
