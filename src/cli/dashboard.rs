@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::printer::{Printer, screen};
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::metrics::{Command, Recorder, channel};
 use crate::train::Control;
 use crate::tui::{
@@ -84,7 +84,7 @@ pub fn view(shown: &mut dyn Screen, send: &mut dyn FnMut(Command)) -> Result<()>
     let told = signalled.clone();
     on_signal(move || told.swap(true, Ordering::SeqCst))?;
     match open(shown, send, false, &|| signalled.load(Ordering::SeqCst))? {
-        Exit::Interrupted => Err(Error::new(crate::error::ErrorKind::Interrupted, "closed by a signal")),
+        Exit::Interrupted => Err(Error::new(ErrorKind::Interrupted, "closed by a signal")),
         _ => Ok(()),
     }
 }

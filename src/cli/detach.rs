@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::printer::Printer;
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::train::RunLock;
 
 const LOG: &str = "log.txt";
@@ -29,7 +29,7 @@ pub fn start(run_dir: &Path, printer: &Printer) -> Result<()> {
             let _ = std::fs::remove_file(&path);
             // The folder may be there for nothing else.
             let _ = std::fs::remove_dir(run_dir);
-            return if status.success() { Ok(()) } else { Err(ended(&log)) };
+            return if status.success() { Ok(()) } else { Err(ended(&log, status.code())) };
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -53,10 +53,12 @@ fn spawn(log: &Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-fn ended(log: &str) -> Error {
+/// The process's last words, with the kind that its exit code tells.
+fn ended(log: &str, code: Option<i32>) -> Error {
     let log = log.trim();
     let text = log.strip_prefix("error: ").unwrap_or(log);
-    Error::user(if text.is_empty() { "the process ended at once" } else { text })
+    let kind = if code == Some(2) { ErrorKind::User } else { ErrorKind::Data };
+    Error::new(kind, if text.is_empty() { "the process ended at once" } else { text })
 }
 
 /// Leaves the terminal's session, so that closing it does not end the run.

@@ -61,8 +61,10 @@ impl Sink for JsonLines {
     fn event(&mut self, event: &Event) {
         let Ok(mut line) = serde_json::to_string(event) else { return };
         line.push('\n');
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.metadata());
-        if let Ok(metadata) = written {
+        if self.file.write_all(line.as_bytes()).is_ok() {
+            self.length.fetch_add(line.len() as u64, Ordering::AcqRel);
+        } else if let Ok(metadata) = self.file.metadata() {
+            // Part of the line may be there.
             self.length.store(metadata.len(), Ordering::Release);
         }
     }
