@@ -52,6 +52,8 @@ const SWITCHES: &[(&str, TurnOff)] = &[
     ("parallel batches", |options| options.batch_size_hint = 1),
     ("fused kernels", |options| options.fused_kernels = false),
     ("fusion", |options| options.fuse = false),
+    ("merged thin products", |options| options.merge = false),
+    ("rematerialization", |options| options.rematerialize = false),
 ];
 
 /// A way to run the step.
@@ -70,6 +72,7 @@ struct Runner {
     trainer: Trainer,
     batches: usize,
     operations: usize,
+    arena_bytes: usize,
     milliseconds: Vec<f64>,
     allocations: Vec<u64>,
     loss: f64,
@@ -194,6 +197,7 @@ impl Runner {
             trainer,
             batches: plan.batches.len(),
             operations: plan.operations(),
+            arena_bytes: plan.arena_bytes,
             milliseconds: Vec::new(),
             allocations: Vec::new(),
             loss: f64::NAN,
@@ -257,6 +261,7 @@ async fn report(runners: &[Runner]) -> Result<()> {
         ("speed", 7),
         ("ops", 6),
         ("batches", 8),
+        ("arena MB", 8),
         ("plans h/m", 11),
         ("tensors h/m", 13),
         ("allocations", 12),
@@ -279,11 +284,12 @@ async fn row(runner: &Runner, runners: &[Runner], eager: f64) -> Result<String> 
     let counters = runner.trainer.executor.counters().await?;
     let DeviceCounters { tensor_cache_hits, tensor_cache_misses, .. } = counters;
     Ok(format!(
-        "{:28} {time:>9.1} {least:>9.1} {ms:>9} {percent:>8} {:>6.2}x {:>6} {:>8} {:>11} {:>13} {:>12} {:>9.5}",
+        "{:28} {time:>9.1} {least:>9.1} {ms:>9} {percent:>8} {:>6.2}x {:>6} {:>8} {:>8.1} {:>11} {:>13} {:>12} {:>9.5}",
         runner.variant.name,
         eager / time,
         runner.operations,
         runner.batches,
+        runner.arena_bytes as f64 / 1e6,
         format!("{hits}/{misses}"),
         format!("{tensor_cache_hits}/{tensor_cache_misses}"),
         median(&runner.allocations).unwrap_or(0),

@@ -42,8 +42,9 @@ WORDS = {"f32", "bf16", "f32adapter", "medium", "compile", "tcmalloc"}
 VARIANTS = "f32,medium+tcmalloc+compile,bf16,bf16+tcmalloc+compile"
 LAZYTUNE_VARIANTS = ["f32: model.dtype=f32", "bf16: model.dtype=bf16"]
 COMPARED_LOSSES = 3
-# Relative. Rounding differs: f32 sums in another order, bf16 keeps 8 bits.
-TOLERANCES = {"f32": 1e-3, "medium": 1e-2, "bf16": 3e-2}
+# Relative, at the first step and later. Rounding differs: f32 sums in another order, bf16 keeps 8 bits, and adapters in
+# bf16 take other steps than adapters in f32.
+TOLERANCES = {"f32": (1e-3, 1e-3), "medium": (1e-2, 1e-2), "bf16": (1e-2, 5e-2)}
 TCMALLOC = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"
 
 
@@ -284,11 +285,11 @@ def disagreements(table):
     for ours in (name for name in good if name.startswith("lazytune ")):
         for theirs in (name for name in good if name.startswith("peft ")):
             kinds = {type_of(ours), type_of(theirs), "medium" if "medium" in theirs else "f32"}
-            tolerance = max(TOLERANCES[kind] for kind in kinds)
             for step, (a, b) in enumerate(zip(good[ours]["losses"], good[theirs]["losses"])):
+                tolerance = max(TOLERANCES[kind][min(step, 1)] for kind in kinds)
                 # Written so that NaN disagrees.
                 if not abs(a - b) <= tolerance * abs(b):
-                    found.append(f"{ours} and {theirs} disagree at step {step + 1}: loss {a} and {b}")
+                    found.append(f"{ours} and {theirs} at step {step + 1}: loss {a} and {b}, allowed {tolerance:.1%}")
                     break
     return found
 

@@ -88,8 +88,14 @@ fn a_bench_runs_the_steps_of_a_training_run() {
     workspace.write("rows.jsonl", (0..16).map(row).collect::<String>());
     replace(&workspace, "run.toml", "max_length = 64", "max_length = 16");
     replace(&workspace, "run.toml", "eval_steps = 4", "eval_steps = 0");
+    replace(
+        &workspace,
+        "run.toml",
+        "validation = \"auto\"\nvalidation_fraction = 0.2",
+        "validation = \"none\"",
+    );
     for windows in ["train.gradient_accumulation_steps=1", "train.gradient_accumulation_steps=2"] {
-        let arguments = ["run.toml", "--set", windows, "--set", "data.validation=none"];
+        let arguments = ["run.toml", "--set", windows];
         let report = report(&workspace, &[&arguments[..], &["--steps", "2", "--warmup", "1"]].concat());
         workspace.run(&[&["train"], &arguments[..], &["--run-dir", windows, "--quiet"]].concat()).exits(0);
         let trained = field(&steps(&workspace.path(windows).join("metrics.jsonl")), "loss");
@@ -97,6 +103,24 @@ fn a_bench_runs_the_steps_of_a_training_run() {
         assert_eq!(numbers(&report["losses"])[..2], trained[..2]);
         assert_eq!(report["notices"], json!([]));
     }
+}
+
+#[test]
+fn the_frozen_prefix_is_timed_as_from_the_second_epoch_on() {
+    let workspace = Workspace::new();
+    let quickstart = quickstart();
+    let flops = |size: &str| {
+        let layers = "adapter.layers_to_transform=[5]";
+        let sets = ["--set", layers, "--set", size, "--set", "train.batch_size=1"];
+        let steps = ["--steps", "2", "--warmup", "1", "--threads", "2"];
+        let report = report(&workspace, &[&[quickstart.as_str()], &sets[..], &steps[..]].concat());
+        (report["arithmetic"]["flop_per_step"].as_f64().unwrap(), report["notices"].to_string())
+    };
+    let (whole, silent) = flops("train.frozen_prefix_cache=off");
+    let (above, told) = flops("train.frozen_prefix_cache=64MiB");
+    assert!(above < 0.9 * whole, "{above} of {whole}");
+    let part = "rows in the frozen prefix cache";
+    assert!(told.contains(part) && !silent.contains(part), "{told} {silent}");
 }
 
 #[test]
@@ -119,7 +143,7 @@ fn what_cannot_be_measured_is_refused() {
     let refused: [(&[&str], &str); 6] = [
         (&["--steps", "0"], "--steps"),
         (&["--steps", "1000001"], "--steps"),
-        (&["--warmup", "-1"], "--warmup"),
+        (&["--warmup=-1"], "--warmup"),
         (&["--sequence", "1"], "max_length"),
         (&["--threads", "0"], "threads"),
         (&["--set", "train.batch_size=0"], "batch_size"),

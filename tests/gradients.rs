@@ -59,7 +59,7 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::DropoutMask { .. } => vec![],
         Op::RmsNormGrad { .. } | Op::AttentionGrad(_) | Op::CachedAttention(_) | Op::SwiGluGrad => vec![],
         Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => vec![],
-        Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack { .. } | Op::PackedEmbedding | Op::Output(_) => {
+        Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack | Op::PackedEmbedding | Op::Output(_) => {
             vec![]
         }
         Op::Unary(Unary::Log | Unary::Sqrt | Unary::Reciprocal) => {

@@ -25,7 +25,8 @@ fn of_kind<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
 #[test]
 fn metrics_tell_the_whole_run() {
     let workspace = workspace();
-    let more = ["--set", "train.sample_prompts=[\"Define war\"]", "--set", "train.gradient_accumulation_steps=2"];
+    let more =
+        ["--set", "train.sample_prompts=[\"Define war\"]", "--set", "train.gradient_accumulation_steps=2"];
     workspace.run(&[&["train", "run.toml", "--run-dir", "run"][..], &more].concat()).exits(0);
     let lines = lines(&workspace.path("run"));
     assert_eq!(lines[0]["event"], "started");
@@ -34,14 +35,27 @@ fn metrics_tell_the_whole_run() {
     assert_eq!((started["run"].as_str(), started["total_steps"].as_u64()), (Some("run"), Some(8)));
     assert!(started["total_epochs"].as_f64().unwrap() >= 4.0);
     let kinds: BTreeSet<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    let expected =
-        ["evaluation", "finished", "layers", "memory", "planned", "profile", "sample", "saved", "started", "step"];
+    let expected = [
+        "evaluation",
+        "finished",
+        "layers",
+        "memory",
+        "planned",
+        "profile",
+        "sample",
+        "saved",
+        "started",
+        "step",
+    ];
     assert!(expected.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
 
     for planned in of_kind(&lines, "planned") {
-        let widths: u64 = planned["widths"].as_array().unwrap().iter().map(|width| width.as_u64().unwrap()).sum();
+        let widths: u64 =
+            planned["widths"].as_array().unwrap().iter().map(|width| width.as_u64().unwrap()).sum();
         assert_eq!(planned["operations"].as_u64(), Some(widths));
-        assert!(!planned["passes"].as_array().unwrap().is_empty() && planned["plan_ms"].as_f64().unwrap() > 0.0);
+        assert!(
+            !planned["passes"].as_array().unwrap().is_empty() && planned["plan_ms"].as_f64().unwrap() > 0.0
+        );
     }
     let steps = of_kind(&lines, "step");
     assert_eq!(steps.len(), 8);
@@ -97,7 +111,13 @@ fn trainer_state_has_the_shape_of_hugging_face() {
     workspace.run(&["train", "run.toml", "--run-dir", "run"]).exits(0);
     let state = std::fs::read(workspace.path("run/checkpoint-8/trainer_state.json")).unwrap();
     let state: Value = serde_json::from_slice(&state).unwrap();
-    let expected = [("eval_steps", 4), ("save_steps", 4), ("logging_steps", 1), ("train_batch_size", 4), ("max_steps", 8)];
+    let expected = [
+        ("eval_steps", 4),
+        ("save_steps", 4),
+        ("logging_steps", 1),
+        ("train_batch_size", 4),
+        ("max_steps", 8),
+    ];
     for (name, value) in expected {
         assert_eq!(state[name], value, "{name}");
     }
@@ -185,14 +205,15 @@ fn tensorboard_files_hold_the_same_numbers() {
     let workspace = workspace();
     workspace.run(&["train", "run.toml", "--run-dir", "run", "--max-steps", "4"]).exits(0);
     let board = workspace.path("run/tensorboard");
-    let files = || -> BTreeSet<_> {
-        std::fs::read_dir(&board).unwrap().map(|entry| entry.unwrap().path()).collect()
-    };
+    let files =
+        || -> BTreeSet<_> { std::fs::read_dir(&board).unwrap().map(|entry| entry.unwrap().path()).collect() };
     let first = files().into_iter().next().unwrap();
     let (found, session) = scalars(&first);
     assert!(!session);
     let lines = steps(&workspace.path("run/metrics.jsonl"));
-    for (tag, name) in [("train/loss", "loss"), ("train/grad_norm", "grad_norm"), ("speed/step_ms", "step_ms")] {
+    for (tag, name) in
+        [("train/loss", "loss"), ("train/grad_norm", "grad_norm"), ("speed/step_ms", "step_ms")]
+    {
         for (step, value) in field(&lines, name).into_iter().enumerate() {
             assert_eq!(found[&(tag.to_owned(), step as u64 + 1)], value as f32, "{tag} {step}");
         }

@@ -100,9 +100,10 @@ fn a_run_obeys_between_steps_and_remembers_when_it_is_resumed() {
     assert!(weights(&run.join("adapter")) == best, "the result is not the best checkpoint's");
     let last = steps(&run.join("metrics.jsonl")).last().unwrap()["step"].as_u64().unwrap();
     assert!(weights(&run.join(format!("checkpoint-{last}"))) != best);
-    let state: Value =
-        serde_json::from_slice(&std::fs::read(run.join(format!("checkpoint-{last}/trainer_state.json"))).unwrap())
-            .unwrap();
+    let state: Value = serde_json::from_slice(
+        &std::fs::read(run.join(format!("checkpoint-{last}/trainer_state.json"))).unwrap(),
+    )
+    .unwrap();
     assert_eq!(state["best_global_step"], step);
     assert_eq!(state["log_history"].as_array().unwrap().last().unwrap()["step"], last);
 }
@@ -155,12 +156,23 @@ fn runs_are_listed_with_what_became_of_them() {
 fn a_past_run_is_read_however_its_file_ends() {
     let workspace = workspace();
     workspace.run(&["train", "run.toml", "--run-dir", "run", "--quiet"]).exits(0);
-    workspace.run(&["watch", "run"]).exits(0).says(&["8 steps, ", "step 1/8", "step 8/8", "the result is in"]);
+    workspace.run(&["watch", "run"]).exits(0).says(&[
+        "8 steps, ",
+        "step 1/8",
+        "step 8/8",
+        "the result is in",
+    ]);
     let path = workspace.path("run/metrics.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
     let newer = "{\"event\":\"teleported\",\"step\":9}\n{\"event\":\"step\",\"step\":9,\"aura\":1}\n";
     std::fs::write(&path, format!("{text}{newer}not json\n\u{0}\n{}", &text[..text.len() / 3])).unwrap();
-    workspace.run(&["watch", "run"]).exits(0).says(&["step 9/8", "1 lines", "newer version", "2 lines", "damaged"]);
+    workspace.run(&["watch", "run"]).exits(0).says(&[
+        "step 9/8",
+        "1 lines",
+        "newer version",
+        "2 lines",
+        "damaged",
+    ]);
     workspace.run(&["runs", "run"]).exits(0);
     std::fs::write(&path, "").unwrap();
     workspace.run(&["watch", "run"]).exits(0);

@@ -42,7 +42,7 @@ fn shapes(model: &OpenModel, graph: &FrozenGraph) -> (BTreeSet<Vec<usize>>, BTre
     let weights = specs.into_iter().map(|spec| spec.shape);
     let both = weights.flat_map(|shape| [shape.iter().rev().copied().collect(), shape]);
     let computed = graph.nodes().iter().filter(|node| {
-        node.operation.computes() && !matches!(node.operation, Operation::Pack { .. } | Operation::AdamW(_))
+        node.operation.computes() && !matches!(node.operation, Operation::Pack | Operation::AdamW(_))
     });
     let outputs = computed.flat_map(|node| node.outputs.iter().map(|output| output.shape.dims().to_vec()));
     (both.collect(), outputs.collect())

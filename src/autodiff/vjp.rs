@@ -76,7 +76,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::AdamW(_)
         | Op::Assign
         | Op::WriteRows
-        | Op::Pack { .. }
+        | Op::Pack
         | Op::PackedEmbedding
         | Op::Output(_) => {
             return Err(not_differentiable(at, "it only serves gradients, updates or decoding"));

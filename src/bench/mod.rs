@@ -24,8 +24,8 @@ use crate::kernels::allocations::Allocations;
 use crate::kernels::simd::Isa;
 use crate::kernels::simd::peak::{bf16_dot_peak, f32_peak};
 use crate::plan::Plan;
-use crate::train::setup::Setup;
 use crate::train::process::{Faults, Process};
+use crate::train::setup::Setup;
 use crate::train::{PlannedMemory, StepKind, Trainer};
 
 use profile::{Profiled, Stopwatch};
@@ -111,6 +111,9 @@ pub async fn run(
         return Err(Error::user("there is no step to time").hint("ask for one step or more"));
     }
     let windows = Windows::choose(&mut setup, options.total()).await?;
+    if setup.trainer.prefix.is_some() {
+        know_prefix(&mut setup, &windows).await?;
+    }
     let threads = setup.config.model.threads.unwrap_or(CpuOptions::default().threads);
     let mut peaks = Peaks::measure(&setup, threads);
     let mut steps = Vec::with_capacity(options.total());
@@ -146,6 +149,19 @@ pub async fn run(
     })
 }
 
+/// Computes the frozen layers for every row, so that the steps are like those from the second epoch on.
+async fn know_prefix(setup: &mut Setup, windows: &Windows) -> Result<()> {
+    for batch in windows.all().iter().flat_map(|window| &window.batches) {
+        setup.trainer.prefix_hidden(batch).await?;
+    }
+    let rows = setup.trainer.prefix_counts().unwrap_or_default().rows;
+    setup.notices.push(format!(
+        "steps are those from the second epoch on, with {rows} rows in the frozen prefix cache, and counts are of the \
+         layers above it; train.frozen_prefix_cache = \"off\" runs all layers"
+    ));
+    Ok(())
+}
+
 /// One optimizer step, and what it asked of the system.
 async fn sample(trainer: &mut Trainer, window: &Window) -> Result<Sample> {
     let (allocations, faults) = (Allocations::so_far(), Faults::now());
@@ -173,7 +189,8 @@ fn micro_batches(trainer: &Trainer, window: &Window) -> Result<Vec<MicroBatch>> 
     let count = window.batches.len();
     let micro_batch = |(index, batch): (usize, &Batch)| {
         let kind = StepKind::of(index, count);
-        let plan = trainer.builder.plan(&trainer.executor, kind, batch.rows, batch.sequence)?;
+        let (builder, executor) = (&trainer.builder, &trainer.executor);
+        let plan = builder.plan_from(trainer.source(), executor, kind, batch.rows, batch.sequence)?;
         let supervised = batch.supervised_tokens as f64 / (batch.rows * batch.sequence).max(1) as f64;
         Ok(MicroBatch { plan, supervised })
     };

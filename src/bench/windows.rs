@@ -47,6 +47,10 @@ impl Windows {
         Ok(Self(chosen))
     }
 
+    pub fn all(&self) -> &[Window] {
+        &self.0
+    }
+
     /// The window of step `index`.
     pub fn get(&self, index: usize) -> &Window {
         &self.0[index % self.0.len()]

@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::metrics::{Command, Recorder, channel};
 use crate::train::Control;
 use crate::tui::{
-    Background, Channel, Dashboard, Exit, Options, Screen, Session, State, Theme, check_terminal, restore, show,
+    Background, Channel, Dashboard, Exit, Options, Screen, Session, State, Theme, check_terminal, restore,
+    show,
 };
 
 fn variable(name: &str) -> Option<String> {

@@ -34,7 +34,11 @@ pub fn start(run_dir: &Path, printer: &Printer) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let shown = run_dir.display();
-    printer.note(&format!("process {} trains in the background; its output goes to {}", child.id(), path.display()));
+    printer.note(&format!(
+        "process {} trains in the background; its output goes to {}",
+        child.id(),
+        path.display()
+    ));
     printer.note(&format!("look at it with: lazytune watch {shown}"));
     printer.data(&shown.to_string());
     Ok(())

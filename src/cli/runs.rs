@@ -62,7 +62,10 @@ fn list(folder: &Path) -> Result<Vec<RunSummary>> {
     }
     let entries = std::fs::read_dir(folder).context(|| format!("reading {}", folder.display()))?;
     let folders = entries.flatten().map(|entry| entry.path());
-    folders.filter(|run_dir| run_dir.join(METRICS).is_file()).map(|run_dir| RunSummary::read(&run_dir)).collect()
+    folders
+        .filter(|run_dir| run_dir.join(METRICS).is_file())
+        .map(|run_dir| RunSummary::read(&run_dir))
+        .collect()
 }
 
 impl RunSummary {

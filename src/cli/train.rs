@@ -46,7 +46,11 @@ pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
     let live = if dashboard::wanted(arguments.plain, printer) {
         Some(Live::open(control.clone(), &mut recorder)?)
     } else {
-        recorder.add(Box::new(if arguments.plain { Progress::plain(printer) } else { Progress::new(printer) }));
+        recorder.add(Box::new(if arguments.plain {
+            Progress::plain(printer)
+        } else {
+            Progress::new(printer)
+        }));
         None
     };
     let result = train::run(setup, &run_dir, &control, &mut recorder).await;

@@ -83,6 +83,8 @@ fn raw_train(train: &TrainSection) -> RawTrain {
         early_stopping_patience: train.early_stopping_patience,
         sample_prompts: train.sample_prompts.clone(),
         sample_max_tokens: train.sample_max_tokens,
+        frozen_prefix_cache: train.frozen_prefix_cache.map(super::sections::SizeOrOff),
+        frozen_prefix_cache_dir: train.frozen_prefix_cache_dir.clone(),
     }
 }
 

@@ -199,7 +199,6 @@ pub enum Operation {
     /// (hidden [n, d], weight [vocab, d], targets u32 `[n]`) -> loss f32 `[n]`, 0 at ignored targets.
     ProjectedCrossEntropy,
     /// (hidden, weight, targets, dloss f32 `[n]`) -> loss f32 `[n]`, log-sum-exp f32 `[n]`, dhidden [n, d].
-    /// Where the weight is packed, a fifth input is the weight packed the other way.
     ProjectedCrossEntropyGrad,
     /// (hidden, weight, targets, dloss, log-sum-exp) -> dweight [vocab, d].
     ProjectedCrossEntropyWeightGrad,
@@ -214,10 +213,8 @@ pub enum Operation {
     WriteRows,
 
     // Layout and structure.
-    /// A weight matrix laid out in panels for the CPU's matrix kernel; `transpose_weight` as in `Linear`.
-    Pack {
-        transpose_weight: bool,
-    },
+    /// A weight matrix laid out in panels for the CPU's matrix kernels, whichever way they multiply with it.
+    Pack,
     /// (packed table [rows, width], ids u32 `[n]`) -> [n, width]: [`Operation::Embedding`] from a weight that is packed anyway.
     PackedEmbedding,
     /// One output of an operation that has several; costs nothing.

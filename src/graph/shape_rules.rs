@@ -63,7 +63,7 @@ fn outputs(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorTyp
             ids(&arity::<1>(inputs)?[0], 2)?;
             TensorType::new(*shape, *dtype)
         }
-        Op::Pack { .. } => matrix(&arity::<1>(inputs)?[0])?,
+        Op::Pack => matrix(&arity::<1>(inputs)?[0])?,
         _ => return fused(operation, inputs),
     };
     Ok(vec![one])
@@ -103,11 +103,7 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
             Ok(vec![per_token(&hidden, &weight, &targets)?])
         }
         Op::ProjectedCrossEntropyGrad => {
-            let [hidden, weight, targets, dloss] = arity(&inputs[..inputs.len().min(4)])?;
-            require(
-                inputs[4..].iter().all(|packed| *packed == weight),
-                "both layouts must be of the same weight",
-            )?;
+            let [hidden, weight, targets, dloss] = arity(inputs)?;
             let loss = same(&[per_token(&hidden, &weight, &targets)?, dloss])?;
             Ok(vec![loss, loss, hidden])
         }

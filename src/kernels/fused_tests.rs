@@ -1,14 +1,17 @@
 //! The elementwise and row-wise fused kernels against their formulas in f64.
 
+use half::bf16;
 use proptest::prelude::*;
 
 use super::adamw::{AdamW, AdamWStates, AdamWStep};
+use super::number::Element;
+use super::plain::{Affine, Binary, Cast};
 use super::rms_norm::{RmsNorm, RmsNormGrad};
 use super::rope::Rope;
 use super::sum_of_squares::SumOfSquares;
 use super::swiglu::{SwiGlu, SwiGluGrad};
 use super::testing::{cases, noise, outputs, relative_error, report, run, widen};
-use super::{In, Out};
+use super::{In, Kernel, Out};
 use crate::graph::{AdamWSpec, Scalar};
 
 proptest! {
@@ -208,40 +211,58 @@ fn adamw_gives_the_bits_of_pytorch() {
 #[test]
 #[ignore = "measures"]
 fn speed() {
-    let (n, d, f) = (2048, 576, 1536);
-    let (x, dy, weight) = (noise(n * d, 1), noise(n * d, 2), noise(d, 3));
-    let (gate, up, dh) = (noise(n * f, 4), noise(n * f, 5), noise(n * f, 6));
-    let table = noise(n * 32, 7);
-    let (mut y, mut h, mut h2) = (vec![0.0f32; n * d], vec![0.0f32; n * f], vec![0.0f32; n * f]);
-    let (mut dw, mut total) = (vec![0.0f32; d], [0.0]);
-    let token_bytes = (n * d * 4) as f64;
-    let hidden_bytes = (n * f * 4) as f64;
-    let norm = RmsNorm::new(1e-5, In::of(&x), In::of(&weight), Out::of(&mut y)).unwrap();
-    report("rms_norm", &norm, 2.0 * token_bytes, "GB/s");
-    for dw in [None, Some(Out::of(&mut dw))] {
-        let name = if dw.is_some() { "rms_norm_grad with dweight" } else { "rms_norm_grad" };
-        let (x, dy) = (In::of(&x), In::of(&dy));
-        let norm = RmsNormGrad::new(1e-5, x, In::of(&weight), dy, Out::of(&mut y), dw).unwrap();
-        report(name, &norm, 3.0 * token_bytes, "GB/s");
-    }
-    let tables = [In::of(&table), In::of(&table)];
-    let rope = Rope::new([d, 64], false, In::of(&x), tables, Out::of(&mut y)).unwrap();
-    report("rope", &rope, 2.0 * token_bytes, "GB/s");
-    let swiglu = SwiGlu::new(In::of(&gate), In::of(&up), Out::of(&mut h)).unwrap();
-    report("swiglu", &swiglu, 3.0 * hidden_bytes, "GB/s");
-    let (gate, up, dh) = (In::of(&gate), In::of(&up), In::of(&dh));
-    let grad = SwiGluGrad::new(gate, up, dh, Out::of(&mut h), Out::of(&mut h2)).unwrap();
-    report("swiglu_grad", &grad, 5.0 * hidden_bytes, "GB/s");
-    let squares = SumOfSquares::new(vec![gate], Out::of(&mut total)).unwrap();
-    report("sum_of_squares", &squares, hidden_bytes, "GB/s");
-    let (mut p, mut m, mut v) = (vec![0.0; n * f], vec![0.0; n * f], vec![0.0; n * f]);
+    speed_of("f32", |x| x);
+    speed_of("bf16", bf16::from_f32);
+    let n = 2048 * 1536;
+    let (gradient, one) = (noise(n, 1), [1.0f32]);
+    let (mut p, mut m, mut v) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     let states = AdamWStates {
         parameter: Out::of(&mut p),
         first_moment: Out::of(&mut m),
         second_moment: Out::of(&mut v),
     };
-    let one = [1.0f32];
     let step = AdamWStep { learning_rate: In::of(&one), number: In::of(&one), gradient_factor: In::of(&one) };
-    let adamw = AdamW::new(SPEC, states, gate, step).unwrap();
-    report("adamw", &adamw, 7.0 * hidden_bytes, "GB/s");
+    let adamw = AdamW::new(SPEC, states, In::of(&gradient), step).unwrap();
+    report("adamw", &adamw, 28.0 * n as f64, "GB/s");
+    let mut narrow = vec![bf16::ZERO; n];
+    let cast = Cast::new(In::of(&gradient), Out::of(&mut narrow)).unwrap();
+    report("cast to bf16", &cast, 6.0 * n as f64, "GB/s");
+    let cast = Cast::new(In::of(&narrow), Out::of(&mut p)).unwrap();
+    report("cast to f32", &cast, 6.0 * n as f64, "GB/s");
+}
+
+fn speed_of<E: Element>(element: &str, convert: impl Fn(f32) -> E + Copy) {
+    let (n, d, f) = (2048, 576, 1536);
+    let random = |n, seed| noise(n, seed).into_iter().map(convert).collect::<Vec<E>>();
+    let (x, dy, weight) = (random(n * d, 1), random(n * d, 2), random(d, 3));
+    let (gate, up, dh) = (random(n * f, 4), random(n * f, 5), random(n * f, 6));
+    let table = noise(n * 32, 7);
+    let (mut y, mut h, mut h2) = (random(n * d, 8), random(n * f, 9), random(n * f, 10));
+    let (mut dw, mut total) = (random(d, 11), [0.0]);
+    let (token_bytes, hidden_bytes) = ((n * d * size_of::<E>()) as f64, (n * f * size_of::<E>()) as f64);
+    let report =
+        |name: &str, kernel: &dyn Kernel, bytes| report(&format!("{name} {element}"), kernel, bytes, "GB/s");
+    let norm = RmsNorm::new(1e-5, In::of(&x), In::of(&weight), Out::of(&mut y)).unwrap();
+    report("rms_norm", &norm, 2.0 * token_bytes);
+    for dw in [None, Some(Out::of(&mut dw))] {
+        let name = if dw.is_some() { "rms_norm_grad with dweight" } else { "rms_norm_grad" };
+        let (x, dy) = (In::of(&x), In::of(&dy));
+        let norm = RmsNormGrad::new(1e-5, x, In::of(&weight), dy, Out::of(&mut y), dw).unwrap();
+        report(name, &norm, 3.0 * token_bytes);
+    }
+    let tables = [In::of(&table), In::of(&table)];
+    let rope = Rope::new([d, 64], false, In::of(&x), tables, Out::of(&mut y)).unwrap();
+    report("rope", &rope, 2.0 * token_bytes);
+    let swiglu = SwiGlu::new(In::of(&gate), In::of(&up), Out::of(&mut h)).unwrap();
+    report("swiglu", &swiglu, 3.0 * hidden_bytes);
+    let (gate, up, dh) = (In::of(&gate), In::of(&up), In::of(&dh));
+    let grad = SwiGluGrad::new(gate, up, dh, Out::of(&mut h), Out::of(&mut h2)).unwrap();
+    report("swiglu_grad", &grad, 5.0 * hidden_bytes);
+    let squares = SumOfSquares::new(vec![gate], Out::of(&mut total)).unwrap();
+    report("sum_of_squares", &squares, hidden_bytes);
+    let (a, b) = (In::of(&x), In::of(&dy));
+    let sum = Binary::new(crate::graph::Binary::Add, a, b, Out::of(&mut y)).unwrap();
+    report("add", &sum, 3.0 * token_bytes);
+    let affine = Affine::new(2.0, 1.0, a, Out::of(&mut y)).unwrap();
+    report("affine", &affine, 2.0 * token_bytes);
 }

@@ -11,6 +11,7 @@ mod build;
 pub mod cross_entropy;
 #[cfg(test)]
 mod fused_tests;
+mod lanes;
 pub mod linear;
 pub mod matmul;
 mod memory;

@@ -1,7 +1,8 @@
 //! SwiGLU and its gradient (Shazeer 2020, arXiv:2002.05202): silu(gate) * up, silu(g) = g * sigmoid(g).
 
 use super::body::Body;
-use super::number::{Element, exp};
+use super::lanes::{Map, map};
+use super::number::Element;
 use super::simd::Vector;
 use super::split::{Split, expect_len};
 use super::{In, Out};
@@ -27,8 +28,30 @@ impl<E: Element> SwiGlu<E> {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+fn sigmoid<V: Vector>(x: V) -> V {
+    let one = V::splat(1.0);
+    one.div(one.add(x.mul(V::splat(-std::f32::consts::LOG2_E)).exp2()))
+}
+
+struct Forward;
+
+impl Map<2, 1> for Forward {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, [gate, up]: [V; 2]) -> [V; 1] {
+        [gate.mul(sigmoid(gate)).mul(up)]
+    }
+}
+
+struct Gradient;
+
+impl Map<3, 2> for Gradient {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, [gate, up, dy]: [V; 3]) -> [V; 2] {
+        let (one, sigmoid) = (V::splat(1.0), sigmoid(gate));
+        // d silu(g) / dg = sigmoid(g) * (1 + g * (1 - sigmoid(g)))
+        let slope = sigmoid.mul(gate.mul_add(one.sub(sigmoid), one));
+        [dy.mul(up).mul(slope), dy.mul(gate).mul(sigmoid)]
+    }
 }
 
 impl<E: Element> Body for SwiGlu<E> {
@@ -42,10 +65,7 @@ impl<E: Element> Body for SwiGlu<E> {
         let (gate, up) = (&self.gate.as_slice()[range.clone()], &self.up.as_slice()[range.clone()]);
         // SAFETY: parts are disjoint ranges of y.
         let y = unsafe { self.y.range(range) };
-        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-            let gate = gate.widen();
-            *y = E::narrow(gate * sigmoid(gate) * up.widen());
-        }
+        map::<V, E, 2, 1>(&Forward, [gate, up], [y]);
     }
 }
 
@@ -84,12 +104,6 @@ impl<E: Element> Body for SwiGluGrad<E> {
         let dy = &self.dy.as_slice()[range.clone()];
         // SAFETY: parts are disjoint ranges of both gradients.
         let (dgate, dup) = unsafe { (self.dgate.range(range.clone()), self.dup.range(range)) };
-        for ((((dgate, dup), gate), up), dy) in dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy) {
-            let (gate, up, dy) = (gate.widen(), up.widen(), dy.widen());
-            let sigmoid = sigmoid(gate);
-            // d silu(g) / dg = sigmoid(g) * (1 + g * (1 - sigmoid(g)))
-            *dgate = E::narrow(dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid)));
-            *dup = E::narrow(dy * gate * sigmoid);
-        }
+        map::<V, E, 3, 2>(&Gradient, [gate, up, dy], [dgate, dup]);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::body::FORCED;
+use super::pack::Element;
 use super::simd::Isa;
 use super::{In, Kernel, Out};
 
@@ -53,6 +54,13 @@ impl Matrix {
         In::of(&self.values)
     }
 
+    /// The values as another type stores them; `self` takes on their rounding.
+    pub fn rounded<E: Element>(&mut self) -> Vec<E> {
+        let stored: Vec<E> = self.values.iter().map(|&value| E::narrow(value)).collect();
+        self.values = stored.iter().map(|value| value.widen()).collect();
+        stored
+    }
+
     pub fn transposed(&self) -> Self {
         let Self { rows, columns, values } = self;
         let values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
@@ -75,11 +83,14 @@ impl Matrix {
     }
 }
 
-/// Compares sums of `terms` products of numbers below 1.
-pub fn assert_close(found: &[f32], expected: &[f64], terms: usize, what: &str) {
+/// Compares sums of `terms` products of numbers below 1, rounded to `E`.
+pub fn assert_close<E: Element>(found: &[E], expected: &[f64], terms: usize, what: &str) {
+    // Half a unit in the last place of bf16, and as much again for terms that were rounded too.
+    let rounding = if E::PAIR == 1 { 0.0 } else { 2.0 / 256.0 };
     for (i, (y, exact)) in found.iter().zip(expected).enumerate() {
-        let tolerance = 6e-8 * (terms as f64 + 16.0) * exact.abs().max(1.0);
-        assert!((f64::from(*y) - exact).abs() <= tolerance, "{what}: element {i} is {y}, not {exact}");
+        let tolerance = (rounding + 6e-8 * (terms as f64 + 16.0)) * exact.abs().max(1.0);
+        let y = f64::from(y.widen());
+        assert!((y - exact).abs() <= tolerance, "{what}: element {i} is {y}, not {exact}");
     }
     assert_eq!(found.len(), expected.len(), "{what}");
 }

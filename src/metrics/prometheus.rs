@@ -178,13 +178,19 @@ impl Numbers {
         ]
         .map(|(stage, ms)| (format!("{{stage=\"{stage}\"}}"), ms / 1e3));
         put("stage_seconds", "gauge", "Parts of the last step, and what lay before it.", &stages);
-        let caches = [("plan", step.plan_hits, step.plan_misses), ("tensor", step.tensor_hits, step.tensor_misses)]
-            .map(|(cache, hits, misses)| {
-                [("hit", hits), ("miss", misses)].map(|(outcome, count)| {
-                    (format!("{{cache=\"{cache}\",outcome=\"{outcome}\"}}"), count as f64)
-                })
-            });
-        put("cache_requests_total", "counter", "Requests to the caches of plans and tensors.", caches.as_flattened());
+        let caches =
+            [("plan", step.plan_hits, step.plan_misses), ("tensor", step.tensor_hits, step.tensor_misses)]
+                .map(|(cache, hits, misses)| {
+                    [("hit", hits), ("miss", misses)].map(|(outcome, count)| {
+                        (format!("{{cache=\"{cache}\",outcome=\"{outcome}\"}}"), count as f64)
+                    })
+                });
+        put(
+            "cache_requests_total",
+            "counter",
+            "Requests to the caches of plans and tensors.",
+            caches.as_flattened(),
+        );
         put("process_resident_bytes", "gauge", "Memory of the process.", &one(self.process_bytes as f64));
         if let Some(evaluation) = &self.evaluation {
             put("evaluation_loss", "gauge", "Mean loss on the validation rows.", &one(evaluation.eval_loss));
@@ -227,7 +233,9 @@ mod tests {
         prometheus.shared.numbers().run = "a \"b\"\\\n".into();
         let text = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200") && head.contains(&format!("Content-Length: {}", body.len())));
+        assert!(
+            head.starts_with("HTTP/1.1 200") && head.contains(&format!("Content-Length: {}", body.len()))
+        );
         assert!(body.contains("run=\"a \\\"b\\\"\\\\\\n\""), "{body}");
         assert!(body.contains("\nlazytune_steps 7\n") && body.contains("\nlazytune_loss NaN\n"));
         for line in body.lines().filter(|line| !line.starts_with('#')) {

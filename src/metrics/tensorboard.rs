@@ -118,7 +118,8 @@ impl Sink for TensorBoard {
             Event::Memory { step, kinds, process_bytes, .. } => self.memory(*step, kinds, *process_bytes),
             Event::Layers { step, layers } => {
                 for layer in layers {
-                    let tags = ["norm", "update_ratio"].map(|what| format!("layers/{:03}/{what}", layer.layer));
+                    let tags =
+                        ["norm", "update_ratio"].map(|what| format!("layers/{:03}/{what}", layer.layer));
                     self.scalars(*step, &[(&tags[0], layer.norm), (&tags[1], layer.update_ratio)]);
                 }
             }

@@ -1,5 +1,6 @@
 //! One decoder for every family: a description in, graph nodes out.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::parameters::Parameters;
@@ -89,16 +90,38 @@ struct Angles {
 impl DecoderSpec {
     /// The last hidden states after the final norm: [n, hidden].
     pub fn hidden_states(&self, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
+        let embedded = self.embedded(parameters, tokens);
+        let x = self.through_layers(parameters, tokens, embedded, 0..self.layers);
+        self.final_norm(parameters, &x)
+    }
+
+    /// What enters layer 0: [n, hidden].
+    pub fn embedded(&self, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
+        self.embedding(parameters).embedding(&tokens.input_ids)
+    }
+
+    /// What leaves the last of `layers`, given `x`, which enters the first: both [n, hidden].
+    pub fn through_layers(
+        &self,
+        parameters: &Parameters<'_>,
+        tokens: &Tokens,
+        mut x: LazyTensor,
+        layers: Range<usize>,
+    ) -> LazyTensor {
         let angles = self.angles(parameters, tokens);
-        let mut x = self.embedding(parameters).embedding(&tokens.input_ids);
-        for layer in 0..self.layers {
+        for layer in layers {
             let path = format!("model.layers.{layer}");
             let normed = self.norm(parameters, &x, &format!("{path}.input_layernorm"));
             x = x.plus(&self.attention(parameters, tokens, &angles, &normed, layer));
             let normed = self.norm(parameters, &x, &format!("{path}.post_attention_layernorm"));
             x = x.plus(&self.feed_forward(parameters, &normed, &format!("{path}.mlp")));
         }
-        self.norm(parameters, &x, "model.norm")
+        x
+    }
+
+    /// What the output projection reads, given what leaves the last layer: both [n, hidden].
+    pub fn final_norm(&self, parameters: &Parameters<'_>, x: &LazyTensor) -> LazyTensor {
+        self.norm(parameters, x, "model.norm")
     }
 
     /// The output projection: [vocab, hidden].

@@ -18,23 +18,15 @@ pub fn layout(graph: &FrozenGraph) -> Result<FrozenGraph> {
     }
     rewrite(graph, &|rewriter, index, inputs| {
         let operation = rewriter.node(index).operation.clone();
-        let pack = |transpose_weight| inputs[1].then(Operation::Pack { transpose_weight }, &[]);
-        let mut replaced = inputs.to_vec();
-        match operation {
-            Operation::Linear { transpose_weight, .. } => replaced[1] = pack(transpose_weight),
-            Operation::ProjectedCrossEntropy | Operation::ProjectedCrossEntropyWeightGrad => {
-                replaced[1] = pack(false)
-            }
-            Operation::ProjectedCrossEntropyGrad => {
-                replaced[1] = pack(false);
-                replaced.push(pack(true));
-            }
-            Operation::Embedding if packed[rewriter.node(index).inputs[0]] => {
-                let table = inputs[0].then(Operation::Pack { transpose_weight: false }, &[]);
-                return Ok(Some(vec![table.then(Operation::PackedEmbedding, &[&inputs[1]])]));
-            }
-            _ => return Ok(None),
+        if operation == Operation::Embedding && packed[rewriter.node(index).inputs[0]] {
+            let table = inputs[0].then(Operation::Pack, &[]);
+            return Ok(Some(vec![table.then(Operation::PackedEmbedding, &[&inputs[1]])]));
         }
+        if !reads_weight(&operation) {
+            return Ok(None);
+        }
+        let mut replaced = inputs.to_vec();
+        replaced[1] = inputs[1].then(Operation::Pack, &[]);
         let others: Vec<&LazyTensor> = replaced[1..].iter().collect();
         Ok(Some(vec![replaced[0].then(operation, &others)]))
     })

@@ -36,7 +36,10 @@ pub(super) fn stages(graph: &FrozenGraph, batches: &[Vec<usize>]) -> Vec<Stage> 
         cost.flops + cost.bytes
     };
     let dearest = |batch: &Vec<usize>| {
-        batch.iter().max_by(|left, right| weight(left).total_cmp(&weight(right))).map_or(Stage::Forward, stage)
+        batch
+            .iter()
+            .max_by(|left, right| weight(left).total_cmp(&weight(right)))
+            .map_or(Stage::Forward, stage)
     };
     batches.iter().map(dearest).collect()
 }

@@ -5,6 +5,7 @@ pub mod control;
 mod lock;
 mod memory;
 pub mod model;
+pub mod prefix;
 pub mod process;
 mod run;
 mod save;

@@ -24,8 +24,7 @@ pub async fn run(
 ) -> Result<PathBuf> {
     let survey = Survey::new(setup.trainer.step);
     let start = Instant::now();
-    let mut run =
-        Run { setup, run_dir, control, recorder, start, survey, eval_ms: 0.0, checkpoint_ms: 0.0 };
+    let mut run = Run { setup, run_dir, control, recorder, start, survey, eval_ms: 0.0, checkpoint_ms: 0.0 };
     let result = run.train().await;
     if let Err(error) = &result {
         let (step, message) = (run.setup.trainer.step, error.to_string());
@@ -185,7 +184,8 @@ impl Run<'_> {
         if self.setup.validation.is_empty() {
             return Ok(false);
         }
-        let mut report = self.setup.trainer.evaluate(&self.setup.validation, self.setup.progress.epoch).await?;
+        let mut report =
+            self.setup.trainer.evaluate(&self.setup.validation, self.setup.progress.epoch).await?;
         self.tell_trainer_events();
         self.eval_ms += report.eval_ms;
         let progress = &mut self.setup.progress;
@@ -202,7 +202,8 @@ impl Run<'_> {
         let patience = self.setup.config.train.early_stopping_patience;
         let stop = patience.is_some_and(|patience| stale >= patience);
         if stop {
-            self.recorder.record(&Event::Notice { message: format!("no better evaluation in the last {stale}") });
+            self.recorder
+                .record(&Event::Notice { message: format!("no better evaluation in the last {stale}") });
         }
         Ok(stop)
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::model::{OpenModel, open_executor};
+use super::prefix;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
@@ -76,7 +77,8 @@ pub async fn setup(
         memory_budget: config.model.memory_budget,
     };
     let loader = Loader::new(Arc::new(train), loader_options(&config))?;
-    let schedule = schedule(&config, loader.windows_per_epoch());
+    let windows_per_epoch = loader.windows_per_epoch();
+    let schedule = schedule(&config, windows_per_epoch);
     let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
     let executor = open_executor(config.model.device, config.model.threads)?;
     let longest = bucket_length(loader.longest(), config.data.max_length);
@@ -84,6 +86,7 @@ pub async fn setup(
     let fallbacks = fallbacks(&executor);
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
+    notices.extend(prefix::choose(&config, &model, &mut trainer, windows_per_epoch, planned.total).await?);
     let mut progress = Progress::default();
     let mut loader = loader;
     if let Some(folder) = resume {

@@ -70,9 +70,11 @@ impl Run<'_> {
                 Ok(())
             }
             // Said twice, or a matter of the dashboard alone.
-            Command::Pause | Command::Resume | Command::StopKeepBest | Command::Quit { .. } | Command::Detach => {
-                Ok(())
-            }
+            Command::Pause
+            | Command::Resume
+            | Command::StopKeepBest
+            | Command::Quit { .. }
+            | Command::Detach => Ok(()),
         }
     }
 
@@ -86,7 +88,9 @@ impl Run<'_> {
     fn say_what_is_kept(&mut self) {
         let message = match &self.setup.progress.best {
             Some(best) => format!("stopped by request; the result is that of step {}", best.step),
-            None => "stopped by request; nothing was evaluated, so the result is that of the last step".to_owned(),
+            None => {
+                "stopped by request; nothing was evaluated, so the result is that of the last step".to_owned()
+            }
         };
         self.notice(&message);
     }

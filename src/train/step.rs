@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::prefix::Source;
 use crate::autodiff::gradients;
 use crate::error::{Error, Result};
 use crate::executor::AsyncGraphExecutor;
@@ -78,14 +79,29 @@ impl StepBuilder {
         rows: usize,
         sequence: usize,
     ) -> Result<Arc<Plan>> {
+        self.plan_from(Source::Tokens, executor, kind, rows, sequence)
+    }
+
+    /// As [`Self::plan`], for a step that begins at `source`.
+    ///
+    /// # Errors
+    /// As for [`Self::plan`].
+    pub fn plan_from(
+        &self,
+        source: Source,
+        executor: &AsyncGraphExecutor,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+    ) -> Result<Arc<Plan>> {
         let device = executor.device_name().to_owned();
         let key = PlanKey {
-            program: self.fingerprint(kind),
+            program: self.fingerprint(&(kind, source)),
             shape: (rows, sequence),
             device,
             memory_budget: self.memory_budget,
         };
-        executor.plan(&key, |target| self.compile(kind, rows, sequence, target))
+        executor.plan(&key, |target| self.compile_from(source, kind, rows, sequence, target))
     }
 
     /// Builds and schedules a step. What is cheap to compute twice is not kept for the backward pass; under a budget that
@@ -94,23 +110,37 @@ impl StepBuilder {
     /// # Errors
     /// A shape error if the model's description does not fit together. A plan larger than the budget is no error.
     pub fn compile(&self, kind: StepKind, rows: usize, sequence: usize, target: &dyn Target) -> Result<Plan> {
-        let step = self.build(kind, rows, sequence, target)?;
+        self.compile_from(Source::Tokens, kind, rows, sequence, target)
+    }
+
+    /// As [`Self::compile`], for a step that begins at `source`.
+    fn compile_from(
+        &self,
+        source: Source,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+        target: &dyn Target,
+    ) -> Result<Plan> {
+        let step = self.build_from(source, kind, rows, sequence, target)?;
         if kind == StepKind::Evaluate || !target.recomputes() {
             return compile(step.graph, step.read_back, target);
         }
         let plan = compile_training(step.graph.clone(), step.read_back, target, Recompute::Cheap)?;
+        let Some(budget) = self.memory_budget else { return Ok(plan) };
+        let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         let planned = PlannedMemory::of(&plan, target);
-        match self.memory_budget.map(|budget| usize::try_from(budget).unwrap_or(usize::MAX)) {
-            Some(budget) if planned.total > budget => {
-                let arena = budget.saturating_sub(planned.total - planned.arena);
-                compile_training(step.graph, step.read_back, target, Recompute::UntilFits(arena))
-            }
-            _ => Ok(plan),
+        let total = planned.total + self.weights_below(source, target)?;
+        if total <= budget {
+            return Ok(plan);
         }
+        let arena = budget.saturating_sub(total - planned.arena);
+        compile_training(step.graph, step.read_back, target, Recompute::UntilFits(arena))
     }
 
-    fn fingerprint(&self, kind: StepKind) -> [u8; 32] {
-        *blake3::hash(format!("{self:?} {kind:?}").as_bytes()).as_bytes()
+    /// Names the graphs of one part of a step, whatever the shape of the batch.
+    pub(super) fn fingerprint(&self, part: &impl std::fmt::Debug) -> [u8; 32] {
+        *blake3::hash(format!("{self:?} {part:?}").as_bytes()).as_bytes()
     }
 
     /// Builds the graph. Inputs are those of [`Tokens::packed`], `targets` u32 `[n]`, `loss_scale` `[1]`, `dropout_seed`
@@ -127,7 +157,22 @@ impl StepBuilder {
         sequence: usize,
         target: &dyn Target,
     ) -> Result<StepGraph> {
-        let (loss, names) = self.loss(kind, rows, sequence);
+        self.build_from(Source::Tokens, kind, rows, sequence, target)
+    }
+
+    /// As [`Self::build`], for a step that begins at `source`, whose input replaces `input_ids`.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub fn build_from(
+        &self,
+        source: Source,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+        target: &dyn Target,
+    ) -> Result<StepGraph> {
+        let (loss, names) = self.loss(source, kind, rows, sequence);
         let lacks_kernel = |operation: &Operation| target.lacks_kernel(operation);
         let plain = decompose(&loss.graph().freeze(std::slice::from_ref(&loss))?, &lacks_kernel)?;
         let loss = plain.thaw().pop().ok_or_else(|| Error::internal("the loss was lost"))?;
@@ -157,13 +202,19 @@ impl StepBuilder {
     }
 
     /// The scaled loss, and the trained values it depends on.
-    fn loss(&self, kind: StepKind, rows: usize, sequence: usize) -> (LazyTensor, Vec<(String, LazyTensor)>) {
+    fn loss(
+        &self,
+        source: Source,
+        kind: StepKind,
+        rows: usize,
+        sequence: usize,
+    ) -> (LazyTensor, Vec<(String, LazyTensor)>) {
         let graph = ComputationGraph::new();
         let training = kind != StepKind::Evaluate;
         let seed = (training && self.has_dropout()).then(|| graph.input("dropout_seed", &[2], DType::U32));
         let parameters = Parameters::new(&graph, &self.trained, self.dtype, seed);
         let tokens = Tokens::packed(&graph, rows, sequence, self.max_positions);
-        let hidden = self.decoder.hidden_states(&parameters, &tokens);
+        let hidden = self.hidden_states(source, &parameters, &tokens);
         let targets = graph.input("targets", &[rows * sequence], DType::U32);
         let losses = hidden.projected_cross_entropy(&self.decoder.head(&parameters), &targets);
         let scale = graph.input("loss_scale", &[1], master(self.dtype));

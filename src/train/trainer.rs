@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::clock::StepClock;
+use super::prefix::{FrozenPrefix, PREFIX_HIDDEN, PrefixCounts, Source};
 use super::step::{StepBuilder, StepKind};
 use crate::data::{Batch, Window};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +15,9 @@ use crate::model::master;
 use crate::optim::{Schedule, first_moment_name, gradient_name, second_moment_name};
 use crate::passes::PassReport;
 use crate::plan::Plan;
+
+/// The most inputs that a step has.
+const STEP_INPUTS: usize = 9;
 
 /// Values by name: trained weights, or the optimizer's moments.
 pub type NamedTensors = BTreeMap<String, HostTensor>;
@@ -31,6 +35,8 @@ pub struct Trainer {
     pub seed: u64,
     /// Optimizer steps done.
     pub step: usize,
+    /// Layers whose results are kept from epoch to epoch; `None` runs all of them in every step.
+    pub prefix: Option<FrozenPrefix>,
     /// Plans compiled, and notices, since they were last asked for.
     events: Mutex<Vec<Event>>,
     /// Names of trained values, sorted.
@@ -71,6 +77,7 @@ impl Trainer {
             clock,
             seed,
             step: 0,
+            prefix: None,
             events: Mutex::default(),
             trained,
             accumulators: false,
@@ -103,8 +110,7 @@ impl Trainer {
         self.clock.take_stages();
         for (index, batch) in window.batches.iter().enumerate() {
             let kind = StepKind::of(index, window.batches.len());
-            let plan = self.plan(kind, batch)?;
-            let mut inputs = self.inputs(batch, scale)?;
+            let (plan, mut inputs) = self.prepared(kind, batch, scale).await?;
             inputs.insert("dropout_seed".into(), self.dropout_seed(index)?);
             inputs.insert("learning_rate".into(), self.number(learning_rate)?);
             inputs.insert("step".into(), self.number((self.step + 1) as f64)?);
@@ -145,8 +151,8 @@ impl Trainer {
         let start = Instant::now();
         let (mut sum, mut supervised_tokens) = (0.0, 0);
         for batch in batches {
-            let plan = self.plan(StepKind::Evaluate, batch)?;
-            let outcome = self.executor.run(plan, self.inputs(batch, 1.0)?).await?;
+            let (plan, inputs) = self.prepared(StepKind::Evaluate, batch, 1.0).await?;
+            let outcome = self.executor.run(plan, inputs).await?;
             sum += first(&outcome.outputs, 0)?;
             supervised_tokens += batch.supervised_tokens;
         }
@@ -213,10 +219,6 @@ impl Trainer {
         std::mem::take(&mut self.events())
     }
 
-    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells what is not finite, and on which rows.
     fn diverged(&self, loss: f64, grad_norm: f64, window: &Window) -> Error {
         let step = self.step + 1;
@@ -229,15 +231,73 @@ impl Trainer {
             .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
     }
 
-    fn plan(&self, kind: StepKind, batch: &Batch) -> Result<Arc<Plan>> {
+    /// What the cache of the frozen prefix holds and how often it was asked; `None` where there is none.
+    pub fn prefix_counts(&self) -> Option<PrefixCounts> {
+        self.prefix.as_ref().map(FrozenPrefix::counts)
+    }
+
+    /// Where the graphs of steps and evaluations begin.
+    pub fn source(&self) -> Source {
+        self.prefix.as_ref().map_or(Source::Tokens, FrozenPrefix::source)
+    }
+
+    /// What leaves the lowest `layers` layers for a batch: [n, hidden].
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn run_prefix(&self, layers: usize, batch: &Batch) -> Result<HostTensor> {
+        let plan = self.reported(batch, false, || {
+            self.builder.prefix_plan(&self.executor, layers, batch.rows, batch.sequence)
+        })?;
+        let outcome = self.executor.run(plan, tokens(batch)?).await?;
+        outcome.outputs.into_iter().next().ok_or_else(|| Error::internal("the prefix gave no output"))
+    }
+
+    /// The plan of a micro-batch and its inputs. Where the prefix is kept, the step begins above it.
+    async fn prepared(&self, kind: StepKind, batch: &Batch, scale: f64) -> Result<(Arc<Plan>, StepInputs)> {
+        let mut inputs = self.inputs(batch, scale)?;
+        if let Some(hidden) = self.prefix_hidden(batch).await? {
+            inputs.insert(PREFIX_HIDDEN.into(), hidden);
+        }
+        let source = self.source();
+        let plan = self.reported(batch, kind.updates(), || {
+            self.builder.plan_from(source, &self.executor, kind, batch.rows, batch.sequence)
+        })?;
+        Ok((plan, inputs))
+    }
+
+    /// What leaves the prefix for a batch, computed for the rows that are not known: [n, hidden]. `None` where no
+    /// prefix is kept.
+    ///
+    /// # Errors
+    /// A device error if a kernel fails.
+    pub async fn prefix_hidden(&self, batch: &Batch) -> Result<Option<HostTensor>> {
+        let Some(prefix) = &self.prefix else { return Ok(None) };
+        let mut rows = prefix.look_up(batch, self.builder.token_bytes());
+        if let Some(missing) = rows.missing(batch) {
+            let computed = self.run_prefix(prefix.layers, &missing).await?;
+            if let Some(message) = prefix.keep(&mut rows, &computed) {
+                self.events().push(Event::Notice { message });
+            }
+        }
+        Ok(Some(rows.hidden(self.builder.decoder.hidden, self.builder.dtype)?))
+    }
+
+    /// The plan that `make` gives; compiling it is reported.
+    fn reported(
+        &self,
+        batch: &Batch,
+        updates: bool,
+        make: impl FnOnce() -> Result<Arc<Plan>>,
+    ) -> Result<Arc<Plan>> {
         let start = Instant::now();
         let misses = self.executor.plan_counts().misses;
-        let plan = self.builder.plan(&self.executor, kind, batch.rows, batch.sequence)?;
+        let plan = make()?;
         if self.executor.plan_counts().misses > misses {
             let report = Event::Planned {
                 rows: batch.rows,
                 sequence: batch.sequence,
-                updates: kind.updates(),
+                updates,
                 operations: plan.operations(),
                 batches: plan.batches.len(),
                 arena_bytes: plan.arena_bytes,
@@ -252,20 +312,20 @@ impl Trainer {
         Ok(plan)
     }
 
+    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn read(&self, names: Vec<String>) -> Result<NamedTensors> {
         let values = self.executor.states(names.clone()).await?;
         Ok(names.into_iter().zip(values).collect())
     }
 
     fn inputs(&self, batch: &Batch, loss_scale: f64) -> Result<StepInputs> {
-        let tokens = |values: &[u32]| HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec());
-        Ok(StepInputs::from([
-            ("input_ids".into(), tokens(&batch.input_ids)?),
-            ("positions".into(), tokens(&batch.positions)?),
-            ("segments".into(), tokens(&batch.segments)?),
-            ("targets".into(), tokens(&batch.targets)?),
-            ("loss_scale".into(), self.number(loss_scale)?),
-        ]))
+        let mut inputs = tokens(batch)?;
+        inputs.insert("targets".into(), of_tokens(batch, &batch.targets)?);
+        inputs.insert("loss_scale".into(), self.number(loss_scale)?);
+        Ok(inputs)
     }
 
     fn number(&self, value: f64) -> Result<HostTensor> {
@@ -279,6 +339,20 @@ impl Trainer {
         let seed = self.seed ^ spread;
         HostTensor::u32(&[2], vec![(seed ^ (seed >> 32)) as u32, self.step as u32])
     }
+}
+
+/// The inputs that say what the tokens are.
+fn tokens(batch: &Batch) -> Result<StepInputs> {
+    let mut inputs = StepInputs::with_capacity(STEP_INPUTS);
+    inputs.insert("input_ids".into(), of_tokens(batch, &batch.input_ids)?);
+    inputs.insert("positions".into(), of_tokens(batch, &batch.positions)?);
+    inputs.insert("segments".into(), of_tokens(batch, &batch.segments)?);
+    Ok(inputs)
+}
+
+/// One value for each token: `[n]`.
+fn of_tokens(batch: &Batch, values: &[u32]) -> Result<HostTensor> {
+    HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec())
 }
 
 fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {

@@ -5,7 +5,10 @@ use crate::config::report::Problem;
 use crate::config::sections::{
     OptimizerSection, RawTrain, RunLength, ScheduleKind, ScheduleSection, TrainSection, Validation,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Less holds no row worth keeping.
+const LEAST_CACHE: u64 = 1 << 20;
 
 impl Resolver<'_> {
     pub(super) fn train(
@@ -32,6 +35,7 @@ impl Resolver<'_> {
                 self.report(Problem::new(place, "a sample prompt is empty"));
             }
         }
+        let (frozen_prefix_cache, frozen_prefix_cache_dir) = self.frozen_prefix_cache(&raw);
         TrainSection {
             batch_size: raw.batch_size,
             gradient_accumulation_steps: raw.gradient_accumulation_steps,
@@ -44,7 +48,31 @@ impl Resolver<'_> {
             early_stopping_patience: raw.early_stopping_patience,
             sample_prompts: raw.sample_prompts,
             sample_max_tokens: raw.sample_max_tokens,
+            frozen_prefix_cache,
+            frozen_prefix_cache_dir,
         }
+    }
+
+    fn frozen_prefix_cache(&mut self, raw: &RawTrain) -> (Option<u64>, Option<PathBuf>) {
+        let bytes = raw.frozen_prefix_cache.map(|size| size.0);
+        if bytes.is_some_and(|bytes| (1..LEAST_CACHE).contains(&bytes) || bytes > i64::MAX as u64) {
+            let title = "`frozen_prefix_cache` is out of range";
+            let problem = self.problem("train", "frozen_prefix_cache", title);
+            self.report(problem.label("must be at least 1MiB").help("\"off\" turns the cache off"));
+        }
+        let folder = raw.frozen_prefix_cache_dir.as_ref().map(|folder| self.output(folder));
+        if folder.as_ref().is_some_and(|folder| folder.exists() && !folder.is_dir()) {
+            let title = "`frozen_prefix_cache_dir` is not a folder";
+            let problem = self.problem("train", "frozen_prefix_cache_dir", title);
+            self.report(problem.help("it is made when the run starts; no file may stand there"));
+        }
+        if folder.is_some() && bytes == Some(0) {
+            let off = self.document.value("train", "frozen_prefix_cache");
+            let title = "`frozen_prefix_cache_dir` is for a cache that is off";
+            let problem = self.problem("train", "frozen_prefix_cache_dir", title);
+            self.report(problem.also(off, "nothing is cached").help("remove it, or give the cache a size"));
+        }
+        (bytes, folder)
     }
 
     fn run_length(&mut self, raw: &RawTrain) -> RunLength {

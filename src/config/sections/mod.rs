@@ -21,7 +21,7 @@ pub use train::{RunLength, TrainSection};
 pub(super) use data::RawData;
 pub(super) use model::RawModel;
 pub(super) use train::RawTrain;
-pub(super) use values::{ByteSize, TextOrList};
+pub(super) use values::{ByteSize, SizeOrOff, TextOrList};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! `[train]`: batches, length of the run, evaluation, checkpoints and samples.
 
+use super::values::SizeOrOff;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -47,6 +48,14 @@ pub(in crate::config) struct RawTrain {
     /// Longest answer to a sample prompt, in tokens.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub sample_max_tokens: usize,
+    /// Most memory, or disk, for what the layers below the lowest adapted one compute: once, not in every epoch; or "off".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SizeOrOff")]
+    pub frozen_prefix_cache: Option<SizeOrOff>,
+    /// Folder that keeps the frozen prefix cache on disk, also for later runs; without it, the cache is in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub frozen_prefix_cache_dir: Option<PathBuf>,
 }
 
 impl Default for RawTrain {
@@ -64,6 +73,8 @@ impl Default for RawTrain {
             early_stopping_patience: None,
             sample_prompts: Vec::new(),
             sample_max_tokens: 48,
+            frozen_prefix_cache: None,
+            frozen_prefix_cache_dir: None,
         }
     }
 }
@@ -89,6 +100,10 @@ pub struct TrainSection {
     pub sample_prompts: Vec<String>,
     /// Tokens.
     pub sample_max_tokens: usize,
+    /// Bytes, 0 for never; `None` leaves the choice to the run.
+    pub frozen_prefix_cache: Option<u64>,
+    /// Absolute; it need not exist.
+    pub frozen_prefix_cache_dir: Option<PathBuf>,
 }
 
 /// How long a run is.

@@ -26,6 +26,11 @@ impl TextOrList {
 #[serde(try_from = "NumberOrText", into = "NumberOrText")]
 pub(in crate::config) struct ByteSize(pub u64);
 
+/// As [`ByteSize`], or `"off"`: no bytes at all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "NumberOrText", into = "NumberOrText")]
+pub(in crate::config) struct SizeOrOff(pub u64);
+
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a size such as \"2GiB\" or a number of bytes")]
 enum NumberOrText {
@@ -55,6 +60,26 @@ impl TryFrom<NumberOrText> for ByteSize {
                 parse_size(&text).map(Self).ok_or_else(|| "expected a size such as \"2GiB\"".to_owned())
             }
         }
+    }
+}
+
+impl TryFrom<NumberOrText> for SizeOrOff {
+    type Error = String;
+
+    fn try_from(value: NumberOrText) -> Result<Self, String> {
+        match value {
+            NumberOrText::Text(text) if text.trim() == "off" => Ok(Self(0)),
+            other => {
+                let size = ByteSize::try_from(other);
+                size.map(|size| Self(size.0)).map_err(|error| format!("{error} or \"off\""))
+            }
+        }
+    }
+}
+
+impl From<SizeOrOff> for NumberOrText {
+    fn from(size: SizeOrOff) -> Self {
+        Self::Text(if size.0 == 0 { "off".to_owned() } else { ByteSize(size.0).to_string() })
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::ProjectedCrossEntropyWeightGrad
         | Op::SumOfSquares
         | Op::AdamW(_)
-        | Op::Pack { .. }
+        | Op::Pack
         | Op::PackedEmbedding
         | Op::Input(_)
         | Op::Frozen(_)

@@ -45,9 +45,7 @@ pub struct CpuTarget(pub CpuOptions);
 impl Target for CpuTarget {
     fn storage_bytes(&self, node: &FrozenNode) -> usize {
         match node.operation {
-            Operation::Pack { transpose_weight } => {
-                align(kernels::packed_bytes(node.tensor_type(), transpose_weight))
-            }
+            Operation::Pack => align(kernels::packed_bytes(node.tensor_type())),
             _ => node.outputs.iter().map(|output| align(output.bytes())).sum(),
         }
     }

@@ -1,9 +1,8 @@
 //! Attention of a few queries over cached keys and values, for decoding.
 
-use super::QUERIES;
-use super::check;
-use super::forward::Block;
+use super::forward::{Block, block_queries};
 use super::softmax::Sight;
+use super::{check, slab_queries};
 use crate::error::{Error, Result};
 use crate::graph::AttentionSpec;
 use crate::kernels::body::Body;
@@ -55,7 +54,7 @@ impl<E: Element> CachedAttention<E> {
 impl<E: Element> Body for CachedAttention<E> {
     /// One for each kv head of each block of queries.
     fn parts(&self) -> usize {
-        self.spec.kv_heads * self.spec.seq.div_ceil(QUERIES)
+        self.spec.kv_heads * self.spec.seq.div_ceil(block_queries(&self.spec))
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -66,9 +65,10 @@ impl<E: Element> Body for CachedAttention<E> {
     fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         let AttentionSpec { seq, heads, kv_heads, .. } = self.spec;
         let (kv_head, group) = (part % kv_heads, heads / kv_heads);
-        let first = part / kv_heads * QUERIES;
+        let length = block_queries(&self.spec);
+        let first = part / kv_heads * length;
         let position = (self.start.as_slice()[0] as usize).min(self.capacity - seq);
-        let queries = first..(first + QUERIES).min(seq);
+        let queries = first..(first + length).min(seq);
         let block = Block {
             spec: &self.spec,
             q: self.q.as_slice(),
@@ -85,7 +85,7 @@ impl<E: Element> Body for CachedAttention<E> {
             position,
             sight: Sight { segments: None, causal: true },
         };
-        let block = if seq == 1 && group <= QUERIES { single_query(block) } else { block };
+        let block = if seq == 1 && group <= slab_queries(1) { single_query(block) } else { block };
         block.run::<V>(scratch, &self.out, None);
     }
 }

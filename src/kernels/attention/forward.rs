@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use super::format::{Format, Pairs, Single, in_pairs};
 use super::load::{Head, Place, store, transpose};
 use super::product::{Into, Left, product};
-use super::softmax::{Running, Seen, Sight};
-use super::{KEYS, QUERIES, Scratch, check, padded};
+use super::softmax::{Running, Seen, Sight, mask};
+use super::{KEYS, Scratch, check, padded, slab_queries};
 use crate::error::Result;
 use crate::graph::AttentionSpec;
 use crate::kernels::body::Body;
@@ -13,6 +14,9 @@ use crate::kernels::number::Element;
 use crate::kernels::simd::Vector;
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Out};
+
+/// Slabs of queries in a block: each tile of keys is brought to scratch memory once for all of them.
+const SLABS: usize = 4;
 
 /// (q [n, heads * head_dim], k [n, kv_heads * head_dim], v, segments `[n]`) -> out [n, heads * head_dim], log-sum-exp of
 /// the scaled scores [n, heads]; n = batch * seq.
@@ -52,7 +56,7 @@ impl<E: Element> Attention<E> {
 impl<E: Element> Body for Attention<E> {
     /// One for each kv head of each block of queries of each sequence.
     fn parts(&self) -> usize {
-        self.spec.batch * self.spec.kv_heads * self.spec.seq.div_ceil(QUERIES)
+        self.spec.batch * self.spec.kv_heads * self.spec.seq.div_ceil(block_queries(&self.spec))
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -62,11 +66,10 @@ impl<E: Element> Body for Attention<E> {
     #[inline(always)]
     fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         let AttentionSpec { batch, seq, heads, kv_heads, .. } = self.spec;
-        let columns = batch * kv_heads;
+        let (columns, length) = (batch * kv_heads, block_queries(&self.spec));
         // The last queries see the most keys: they go first, so that threads finish together.
-        let block = seq.div_ceil(QUERIES) - 1 - part / columns;
+        let first = (seq.div_ceil(length) - 1 - part / columns) * length;
         let (sequence, kv_head) = (part % columns / kv_heads, part % kv_heads);
-        let first = block * QUERIES;
         let block = Block {
             spec: &self.spec,
             q: self.q.as_slice(),
@@ -78,9 +81,9 @@ impl<E: Element> Body for Attention<E> {
             first_head: kv_head * (heads / kv_heads),
             query_rows: sequence * seq,
             key_rows: sequence * seq,
-            queries: first..(first + QUERIES).min(seq),
+            queries: first..(first + length).min(seq),
             position: 0,
-            keys: (first + QUERIES).min(seq),
+            keys: (first + length).min(seq),
             sight: Sight {
                 segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]),
                 causal: true,
@@ -88,6 +91,11 @@ impl<E: Element> Body for Attention<E> {
         };
         block.run::<V>(scratch, &self.out, Some(&self.lse));
     }
+}
+
+/// Queries in a block.
+pub fn block_queries(spec: &AttentionSpec) -> usize {
+    SLABS * slab_queries(spec.heads / spec.kv_heads)
 }
 
 /// A block of queries of the heads that share one kv head.
@@ -114,39 +122,71 @@ pub struct Block<'a, E> {
     pub sight: Sight<'a>,
 }
 
-/// A block's scratch memory.
-struct State<'a> {
-    /// [padded head_dim, columns], scaled.
+/// A tile of keys and what a slab makes of it, in scratch memory.
+struct Tile<'a> {
+    /// [KEYS, words of head_dim]
+    k: &'a mut [f32],
+    /// [words of KEYS, padded head_dim]
+    v: &'a mut [f32],
+    /// [KEYS, columns]
+    scores: &'a mut [f32],
+    /// [KEYS, queries of a slab]
+    limits: &'a mut [f32],
+    /// One head of a slab: [queries of a slab, padded head_dim].
+    staging: &'a mut [f32],
+}
+
+/// Some queries of each head of the block, in scratch memory.
+struct Slab<'a> {
+    /// [words of head_dim, columns]
     q: &'a mut [f32],
     /// [padded head_dim, columns]: the values seen so far, weighted.
     weighted: &'a mut [f32],
     running: Running<'a>,
-    /// [KEYS, padded head_dim]
-    k: &'a mut [f32],
-    /// [KEYS, padded head_dim]
-    v: &'a mut [f32],
-    /// [KEYS, columns]
-    scores: &'a mut [f32],
 }
 
-impl<'a> State<'a> {
-    fn new(scratch: &'a mut [u8], columns: usize, padded: usize) -> Self {
-        let mut scratch = Scratch::new(scratch);
+impl<'a> Tile<'a> {
+    fn floats(padded: usize, queries: usize, columns: usize) -> usize {
+        KEYS * (2 * padded + columns + queries) + queries * padded
+    }
+
+    fn new(scratch: &mut Scratch<'a>, padded: usize, queries: usize, columns: usize) -> Self {
         Self {
-            q: scratch.take(padded * columns),
-            weighted: scratch.take(padded * columns),
-            running: Running { maximum: scratch.take(columns), sum: scratch.take(columns) },
             k: scratch.take(KEYS * padded),
             v: scratch.take(KEYS * padded),
             scores: scratch.take(KEYS * columns),
+            limits: scratch.take(KEYS * queries),
+            staging: scratch.take(queries * padded),
         }
+    }
+}
+
+impl<'a> Slab<'a> {
+    fn floats(padded: usize, columns: usize) -> usize {
+        columns * (2 * padded + 2)
+    }
+
+    fn new(floats: &'a mut [f32], padded: usize, columns: usize) -> Self {
+        let (q, floats) = floats.split_at_mut(padded * columns);
+        let (weighted, floats) = floats.split_at_mut(padded * columns);
+        let (maximum, sum) = floats.split_at_mut(columns);
+        Self { q, weighted, running: Running { maximum, sum } }
     }
 }
 
 impl<E: Element> Block<'_, E> {
     pub fn scratch_bytes(spec: &AttentionSpec) -> usize {
-        let (padded, columns) = (padded(spec.head_dim), spec.heads / spec.kv_heads * QUERIES);
-        size_of::<f32>() * (columns * (2 * padded + 2 + KEYS) + 2 * KEYS * padded)
+        let group = spec.heads / spec.kv_heads;
+        let (padded, queries) = (padded(spec.head_dim), slab_queries(group));
+        // A group's heads in the place of queries may fill more than a group's columns.
+        let columns = group * queries;
+        let floats = Tile::floats(padded, queries, columns) + SLABS * Slab::floats(padded, columns);
+        size_of::<f32>() * floats.max(Self::single_query_floats(spec))
+    }
+
+    fn single_query_floats(spec: &AttentionSpec) -> usize {
+        let (padded, queries) = (padded(spec.head_dim), slab_queries(1));
+        Tile::floats(padded, queries, queries) + SLABS * Slab::floats(padded, queries)
     }
 
     fn head<'b>(&self, values: &'b [E], heads: usize, head: usize) -> Head<'b, E> {
@@ -156,71 +196,136 @@ impl<E: Element> Block<'_, E> {
 
     #[inline(always)]
     pub fn run<V: Vector>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
-        let AttentionSpec { kv_heads, head_dim, .. } = *self.spec;
-        let (padded, columns) = (padded(head_dim), self.group * QUERIES);
-        let mut state = State::new(scratch, columns, padded);
-        self.start::<V>(&mut state);
-
-        let queries = self.position + self.queries.start..self.position + self.queries.end;
-        for first in (0..self.keys).step_by(KEYS) {
-            let keys = first..(first + KEYS).min(self.keys);
-            let seen = self.sight.of(&queries, &keys);
-            if seen == Seen::None {
-                continue;
-            }
-            let rows = self.key_rows + keys.start..self.key_rows + keys.end;
-            self.head(self.k, kv_heads, self.kv_head).load(rows.clone(), 1.0, state.k, padded);
-            self.head(self.v, kv_heads, self.kv_head).load(rows, 1.0, state.v, padded);
-            let scores = &mut state.scores[..keys.len() * columns];
-            let a = Left { values: state.k, row: padded, column: 1 };
-            product::<V>([keys.len(), head_dim, columns], a, state.q, scores, Into::Overwrite);
-            if seen == Seen::Some {
-                self.sight.mask(&queries, &keys, scores);
-            }
-            state.running.update::<V>(scores, &mut state.weighted[..head_dim * columns]);
-            let a = Left { values: state.v, row: 1, column: padded };
-            product::<V>([head_dim, keys.len(), columns], a, scores, state.weighted, Into::Add);
+        if in_pairs::<E, V>() {
+            self.run_in::<V, Pairs>(scratch, out, lse);
+        } else {
+            self.run_in::<V, Single>(scratch, out, lse);
         }
-        self.finish::<V>(&mut state, out, lse);
     }
 
     #[inline(always)]
-    fn start<V: Vector>(&self, state: &mut State<'_>) {
-        let AttentionSpec { head_dim, scale, .. } = *self.spec;
-        let (padded, group) = (padded(head_dim), self.group);
-        let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
-        let block = &mut state.k[..QUERIES * padded];
-        for i in 0..group {
-            let head = self.head(self.q, self.heads, self.first_head + i);
-            head.load(rows.clone(), scale.0 as f32, block, padded);
-            let target = Place { start: i * QUERIES, row: group * QUERIES };
-            let source = Place { start: 0, row: padded };
-            transpose::<V>([QUERIES, padded], (block, source), (state.q, target));
+    fn run_in<V: Vector, F: Format>(&self, scratch: &mut [u8], out: &Out<E>, lse: Option<&Out<f32>>) {
+        let (padded, width) = (padded(self.spec.head_dim), slab_queries(self.group));
+        let columns = self.group * width;
+        let mut scratch = Scratch::new(scratch);
+        let mut tile = Tile::new(&mut scratch, padded, width, columns);
+        let floats = Slab::floats(padded, columns);
+        let slabs = scratch.take(self.queries.len().div_ceil(width) * floats);
+        let queries = |slab: usize| {
+            let first = self.queries.start + slab * width;
+            first..(first + width).min(self.queries.end)
+        };
+        for head in self.first_head..self.first_head + self.group {
+            let rows = self.query_rows + self.queries.start..self.query_rows + self.queries.end;
+            self.head(self.q, self.heads, head).prefetch(rows);
         }
-        state.weighted.fill(0.0);
-        state.running.reset();
+        for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
+            self.start::<V, F>(&queries(slab), &mut tile, &mut Slab::new(floats, padded, columns));
+        }
+        for first in (0..self.keys).step_by(KEYS) {
+            let keys = first..(first + KEYS).min(self.keys);
+            if self.sight.of(&self.positions(&self.queries), &keys) == Seen::None {
+                continue;
+            }
+            let rows = self.key_rows + keys.start..self.key_rows + keys.end;
+            let kv_heads = self.spec.kv_heads;
+            let (k, v) =
+                (self.head(self.k, kv_heads, self.kv_head), self.head(self.v, kv_heads, self.kv_head));
+            k.load_along::<F>(rows.clone(), tile.k);
+            v.load_across::<F>(rows.clone(), tile.v);
+            let next = rows.end..self.key_rows + self.keys.min(keys.end + KEYS);
+            k.prefetch(next.clone());
+            v.prefetch(next);
+            for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
+                let mut state = Slab::new(floats, padded, columns);
+                self.step::<V, F>(&queries(slab), &keys, &mut tile, &mut state);
+            }
+        }
+        for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
+            let mut state = Slab::new(floats, padded, columns);
+            self.finish::<V>(&queries(slab), &mut tile, &mut state, out, lse);
+        }
+    }
+
+    /// Positions of queries among the keys.
+    fn positions(&self, queries: &Range<usize>) -> Range<usize> {
+        self.position + queries.start..self.position + queries.end
+    }
+
+    #[inline(always)]
+    fn start<V: Vector, F: Format>(&self, queries: &Range<usize>, tile: &mut Tile<'_>, slab: &mut Slab<'_>) {
+        let (words, width) = (F::words(self.spec.head_dim), slab_queries(self.group));
+        let rows = self.query_rows + queries.start..self.query_rows + queries.end;
+        let staging = &mut tile.staging[..width * words];
+        for i in 0..self.group {
+            self.head(self.q, self.heads, self.first_head + i).load_along::<F>(rows.clone(), staging);
+            let target = Place { start: i * width, row: self.group * width };
+            transpose::<V>([width, words], (staging, Place { start: 0, row: words }), (slab.q, target));
+        }
+        slab.weighted.fill(0.0);
+        slab.running.reset();
+    }
+
+    /// Takes in what the queries see of a tile of keys.
+    #[inline(always)]
+    fn step<V: Vector, F: Format>(
+        &self,
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+        tile: &mut Tile<'_>,
+        slab: &mut Slab<'_>,
+    ) {
+        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let (padded, words, width) = (padded(head_dim), F::words(head_dim), slab_queries(self.group));
+        let (columns, queries) = (self.group * width, self.positions(queries));
+        let end = if self.sight.causal { keys.end.min(queries.end) } else { keys.end };
+        let keys = keys.start..end;
+        let seen = if keys.is_empty() { Seen::None } else { self.sight.of(&queries, &keys) };
+        if seen == Seen::None {
+            return;
+        }
+        let rows = keys.len().next_multiple_of(2);
+        let scores = &mut tile.scores[..rows * columns];
+        let k = Left { values: tile.k, row: words, column: 1 };
+        product::<V, F>([rows, head_dim.div_ceil(F::NUMBERS), columns], k, slab.q, scores, Into::Overwrite);
+        if seen == Seen::Some {
+            let limits = &mut tile.limits[..rows * width];
+            self.sight.limits(&queries, &keys, width, limits);
+            mask::<V>(scores, columns, limits, width);
+        }
+        let factor = scale.0 * std::f64::consts::LOG2_E;
+        slab.running.update::<V, F>(factor as f32, scores, &mut slab.weighted[..head_dim * columns]);
+        let v = Left { values: tile.v, row: 1, column: padded };
+        let extents = [head_dim, rows / F::NUMBERS, columns];
+        product::<V, F>(extents, v, scores, slab.weighted, Into::Add);
     }
 
     /// Divides by the softmax's sums and writes the results.
     #[inline(always)]
-    fn finish<V: Vector>(&self, state: &mut State<'_>, out: &Out<E>, lse: Option<&Out<f32>>) {
-        let head_dim = self.spec.head_dim;
-        let (padded, group) = (padded(head_dim), self.group);
-        let block = &mut state.k[..QUERIES * padded];
-        for i in 0..group {
-            let source = Place { start: i * QUERIES, row: group * QUERIES };
+    fn finish<V: Vector>(
+        &self,
+        queries: &Range<usize>,
+        tile: &mut Tile<'_>,
+        slab: &mut Slab<'_>,
+        out: &Out<E>,
+        lse: Option<&Out<f32>>,
+    ) {
+        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let (padded, width) = (padded(head_dim), slab_queries(self.group));
+        for i in 0..self.group {
+            let source = Place { start: i * width, row: self.group * width };
             let target = Place { start: 0, row: padded };
-            transpose::<V>([padded, QUERIES], (state.weighted, source), (block, target));
-            for (query, values) in self.queries.clone().zip(block.chunks_exact(padded)) {
+            transpose::<V>([padded, width], (slab.weighted, source), (tile.staging, target));
+            for (query, values) in queries.clone().zip(tile.staging.chunks_exact(padded)) {
                 let at = (self.query_rows + query) * self.heads + self.first_head + i;
-                let column = i * QUERIES + query - self.queries.start;
-                let (maximum, sum) = (state.running.maximum[column], state.running.sum[column]);
+                let column = i * width + query - queries.start;
+                let (maximum, sum) = (slab.running.maximum[column], slab.running.sum[column]);
                 // SAFETY: every part has its own rows of its own heads.
                 store(values, 1.0 / sum, unsafe { out.range(at * head_dim..(at + 1) * head_dim) });
                 if let Some(lse) = lse {
                     // SAFETY: as above.
                     let lse = unsafe { lse.range(at..at + 1) };
-                    lse[0] = maximum + sum.ln();
+                    lse[0] = maximum * scale.0 as f32 + sum.ln();
                 }
             }
         }

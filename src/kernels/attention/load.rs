@@ -1,9 +1,11 @@
-//! Rows of one head, brought from the matrices of tokens into scratch memory as f32, and back.
+//! Rows of one head, brought from the matrices of tokens into scratch memory, and back.
 
 use std::ops::Range;
 
+use super::format::Format;
+use super::padded;
 use crate::kernels::number::Element;
-use crate::kernels::simd::Vector;
+use crate::kernels::simd::{Vector, prefetch};
 
 /// One head of a row-major matrix of tokens: columns `offset..offset + head_dim` of rows `stride` apart.
 #[derive(Clone, Copy)]
@@ -21,16 +23,34 @@ impl<'a, E: Element> Head<'a, E> {
         &self.values[start..start + self.head_dim]
     }
 
-    /// to [at least rows, padded head_dim]: scaled, zeros in the padding and in rows past the end.
+    /// Asks for rows ahead of their use: they lie too far apart for the machine to see the pattern.
     #[inline(always)]
-    pub fn load(&self, rows: Range<usize>, scale: f32, to: &mut [f32], padded: usize) {
-        let count = rows.len();
-        for (to, row) in to.chunks_exact_mut(padded).zip(rows) {
-            let (values, padding) = to.split_at_mut(self.head_dim);
-            for (to, from) in values.iter_mut().zip(self.row(row)) {
-                *to = from.widen() * scale;
+    pub fn prefetch(&self, rows: Range<usize>) {
+        for row in rows {
+            for line in self.row(row).chunks(64 / size_of::<E>()) {
+                prefetch(line.as_ptr().cast());
             }
-            padding.fill(0.0);
+        }
+    }
+
+    /// to [at least rows, words]: factors of products along head_dim; zeros in rows past the end.
+    #[inline(always)]
+    pub fn load_along<F: Format>(&self, rows: Range<usize>, to: &mut [f32]) {
+        let (words, count) = (F::words(self.head_dim), rows.len());
+        for (to, row) in to.chunks_exact_mut(words).zip(rows) {
+            F::along(self.row(row), to);
+        }
+        to[count * words..].fill(0.0);
+    }
+
+    /// to [at least rows / numbers in a word, padded head_dim]: factors of products along the rows; zeros past the end.
+    #[inline(always)]
+    pub fn load_across<F: Format>(&self, rows: Range<usize>, to: &mut [f32]) {
+        let padded = padded(self.head_dim);
+        let count = rows.len().div_ceil(F::NUMBERS);
+        for (to, first) in to.chunks_exact_mut(padded).zip(rows.clone().step_by(F::NUMBERS)) {
+            let second = if first + 1 < rows.end { self.row(first + 1) } else { &[] };
+            F::across([self.row(first), second], to);
         }
         to[count * padded..].fill(0.0);
     }
@@ -43,7 +63,7 @@ pub struct Place {
     pub row: usize,
 }
 
-/// Copies a transposed block of `rows` by `columns`, both multiples of every vector's width.
+/// Copies a transposed block of words, `rows` by `columns`, both multiples of every vector's width.
 ///
 /// # Panics
 /// If the block reaches past the end of a matrix.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{MASKED, QUERIES};
+use super::format::Format;
+use super::{LOWEST, MASKED};
 use crate::kernels::simd::Vector;
 
 /// Which keys the queries of a block see.
@@ -22,12 +23,16 @@ pub enum Seen {
     None,
 }
 
+/// Smallest and largest, each in a pass that vectorizes.
+#[inline(always)]
 fn bounds(segments: &[u32]) -> (u32, u32) {
-    segments.iter().fold((u32::MAX, 0), |(low, high), &s| (low.min(s), high.max(s)))
+    let low = segments.iter().fold(u32::MAX, |low, &segment| low.min(segment));
+    (low, segments.iter().fold(0, |high, &segment| high.max(segment)))
 }
 
 impl Sight<'_> {
-    /// `queries` and `keys` are positions in the sequence, neither empty.
+    /// `queries` and `keys` are positions in the sequence, neither empty. An odd number of keys is not all seen: the one
+    /// that makes it even is hidden.
     #[inline(always)]
     pub fn of(&self, queries: &Range<usize>, keys: &Range<usize>) -> Seen {
         if self.causal && keys.start >= queries.end {
@@ -43,22 +48,45 @@ impl Sight<'_> {
                 return Seen::Some;
             }
         }
+        if !keys.len().is_multiple_of(2) {
+            return Seen::Some;
+        }
         if !self.causal || keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
     }
 
-    /// Overwrites the scores [keys, columns] of unseen keys, for every head's columns.
+    /// Fills limits [at least keys, width]: infinity where the query sees the key, [`MASKED`] where not.
     #[inline(always)]
-    pub fn mask(&self, queries: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
-        let columns = scores.len() / keys.len();
-        for (key, row) in keys.clone().zip(scores.chunks_exact_mut(columns)) {
-            let hidden = if self.causal { key.saturating_sub(queries.start).min(QUERIES) } else { 0 };
-            for row in row.chunks_exact_mut(QUERIES) {
-                row[..hidden].fill(MASKED);
-                if let Some(segments) = self.segments {
-                    let own = segments[key];
-                    for (score, segment) in row.iter_mut().zip(&segments[queries.clone()]) {
-                        *score = if *segment == own { *score } else { MASKED };
-                    }
+    pub fn limits(&self, queries: &Range<usize>, keys: &Range<usize>, width: usize, limits: &mut [f32]) {
+        for (key, row) in (keys.start..).zip(limits.chunks_exact_mut(width)) {
+            let hidden = match key {
+                _ if key >= keys.end => width,
+                _ if self.causal => key.saturating_sub(queries.start).min(width),
+                _ => 0,
+            };
+            for (query, limit) in row.iter_mut().enumerate() {
+                *limit = if query < hidden { MASKED } else { f32::INFINITY };
+            }
+            if let Some(segments) = self.segments.filter(|_| key < keys.end) {
+                let own = segments[key];
+                for (limit, segment) in row.iter_mut().zip(&segments[queries.clone()]) {
+                    *limit = if *segment == own { *limit } else { MASKED };
+                }
+            }
+        }
+    }
+}
+
+/// The scores [keys, columns] of unseen keys become [`MASKED`]: `limits` [keys, width] hold for every head.
+#[inline(always)]
+pub fn mask<V: Vector>(scores: &mut [f32], columns: usize, limits: &[f32], width: usize) {
+    assert!(width.is_multiple_of(V::LANES) && columns.is_multiple_of(width));
+    for (scores, limits) in scores.chunks_exact_mut(columns).zip(limits.chunks_exact(width)) {
+        for scores in scores.chunks_exact_mut(width) {
+            for lane in (0..width).step_by(V::LANES) {
+                // SAFETY: one vector at `lane` of rows of `width` values, a multiple of the vector's.
+                unsafe {
+                    let at = scores.as_mut_ptr().add(lane);
+                    V::load(limits.as_ptr().add(lane)).min(V::load(at)).store(at);
                 }
             }
         }
@@ -69,25 +97,24 @@ impl Sight<'_> {
 pub struct Running<'a> {
     /// Largest score so far.
     pub maximum: &'a mut [f32],
-    /// Sum of exp(score - maximum) so far.
+    /// Sum of the exponentials so far.
     pub sum: &'a mut [f32],
 }
 
 impl Running<'_> {
     pub fn reset(&mut self) {
-        self.maximum.fill(MASKED);
+        self.maximum.fill(LOWEST);
         self.sum.fill(0.0);
     }
 
-    /// Turns scores [keys, columns] into exp(score - maximum), and rescales `weighted` [head_dim, columns], which was
-    /// computed with the former maximum.
-    ///
-    /// A query that sees no key of the tile leaves ones behind; the first key it sees (itself at the latest) scales
-    /// them to zero.
+    /// Turns scores [keys, columns] into factors 2^(factor * (score - maximum)) along the keys, in place, and rescales
+    /// `weighted` [head_dim, columns], which was computed with the former maximum. The number of keys is even.
     #[inline(always)]
-    pub fn update<V: Vector>(&mut self, scores: &mut [f32], weighted: &mut [f32]) {
+    pub fn update<V: Vector, F: Format>(&mut self, factor: f32, scores: &mut [f32], weighted: &mut [f32]) {
         let columns = self.maximum.len();
-        assert!(columns.is_multiple_of(V::LANES) && self.sum.len() == columns);
+        let keys = scores.len() / columns;
+        assert!(columns.is_multiple_of(V::LANES) && self.sum.len() == columns && keys.is_multiple_of(2));
+        let factor = V::splat(factor);
         for lane in (0..columns).step_by(V::LANES) {
             // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
             unsafe {
@@ -96,42 +123,26 @@ impl Running<'_> {
                 for row in scores.chunks_exact(columns) {
                     maximum = maximum.max(V::load(row.as_ptr().add(lane)));
                 }
-                let mut sum = V::zero();
-                for row in scores.chunks_exact_mut(columns) {
-                    let at = row.as_mut_ptr().add(lane);
-                    let p = V::load(at).sub(maximum).exp();
-                    sum = sum.add(p);
-                    p.store(at);
+                let offset = V::zero().sub(maximum.mul(factor));
+                let mut sums = [V::zero(); 2];
+                let at = scores.as_mut_ptr().add(lane);
+                for row in (0..keys).step_by(2) {
+                    let first = V::load(at.add(row * columns)).mul_add(factor, offset).exp2();
+                    let second = V::load(at.add((row + 1) * columns)).mul_add(factor, offset).exp2();
+                    sums = [sums[0].add(first), sums[1].add(second)];
+                    F::store_across([first, second], at, row, columns);
                 }
-                let rescale = former.sub(maximum).exp();
+                let rescale = former.sub(maximum).mul(factor).exp2();
                 let total = self.sum.as_mut_ptr().add(lane);
-                V::load(total).mul_add(rescale, sum).store(total);
+                V::load(total).mul_add(rescale, sums[0].add(sums[1])).store(total);
                 maximum.store(self.maximum.as_mut_ptr().add(lane));
-                for row in weighted.chunks_exact_mut(columns) {
-                    let at = row.as_mut_ptr().add(lane);
-                    V::load(at).mul(rescale).store(at);
+                // Zero where all maxima stay: later tiles seldom change them.
+                if maximum.sub(former).largest() != 0.0 {
+                    for row in weighted.chunks_exact_mut(columns) {
+                        let at = row.as_mut_ptr().add(lane);
+                        V::load(at).mul(rescale).store(at);
+                    }
                 }
-            }
-        }
-    }
-}
-
-/// Recomputes probabilities exp(score - lse) from scores, and turns `dp` into the scores' gradient p * (dp - delta);
-/// both are [keys, columns].
-#[inline(always)]
-pub fn gradient<V: Vector>(scores: &mut [f32], dp: &mut [f32], lse: &[f32], delta: &[f32]) {
-    let columns = lse.len();
-    assert!(columns.is_multiple_of(V::LANES) && delta.len() == columns);
-    for lane in (0..columns).step_by(V::LANES) {
-        // SAFETY: every access is one vector at `lane` of a row of `columns` values, a multiple of the width.
-        unsafe {
-            let lse = V::load(lse.as_ptr().add(lane));
-            let delta = V::load(delta.as_ptr().add(lane));
-            for (scores, dp) in scores.chunks_exact_mut(columns).zip(dp.chunks_exact_mut(columns)) {
-                let (score_at, dp_at) = (scores.as_mut_ptr().add(lane), dp.as_mut_ptr().add(lane));
-                let p = V::load(score_at).sub(lse).exp();
-                p.store(score_at);
-                p.mul(V::load(dp_at).sub(delta)).store(dp_at);
             }
         }
     }

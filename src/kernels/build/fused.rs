@@ -19,18 +19,11 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
     Ok(match at.operation {
         Op::RmsNorm { epsilon } => {
             let (x, y) = (input(0)?, output(0)?);
-            Box::new(RmsNorm::<E, E>::new(epsilon.0, x, input(1)?, y)?)
+            Box::new(RmsNorm::<E>::new(epsilon.0, x, input(1)?, y)?)
         }
         Op::RmsNormGrad { epsilon, weight_gradient } => {
             let dweight = weight_gradient.then(|| output(1)).transpose()?;
-            Box::new(RmsNormGrad::<E, E>::new(
-                epsilon.0,
-                input(0)?,
-                input(1)?,
-                input(2)?,
-                output(0)?,
-                dweight,
-            )?)
+            Box::new(RmsNormGrad::<E>::new(epsilon.0, input(0)?, input(1)?, input(2)?, output(0)?, dweight)?)
         }
         Op::Rope { head_dim, inverse } => {
             let angles = [at.input(1)?, at.input(2)?];

@@ -64,7 +64,7 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         },
         Op::MatMul { .. }
         | Op::Linear { .. }
-        | Op::Pack { .. }
+        | Op::Pack
         | Op::PackedEmbedding
         | Op::ProjectedCrossEntropy
         | Op::ProjectedCrossEntropyGrad

@@ -1,14 +1,28 @@
 use std::ops::Range;
 
-use super::softmax::{LargestOfRows, SoftmaxRow};
 use super::{CrossEntropyInputs, CrossEntropySpec};
-use crate::kernels::matmul::{Factors, Scratch, Strip, TILE_ROWS};
-use crate::kernels::pack::PANEL;
+use crate::kernels::matmul::even;
+use crate::kernels::pack::{Element, words};
 
-/// Most tokens per chunk. Their logits (11 MB for 49,152 tokens of vocabulary) should stay in the last-level cache.
-pub const CHUNK: usize = 4 * TILE_ROWS;
-/// Elements that keep rows of scratch memory out of each other's cache sets.
-pub const ROW_PADDING: usize = 16;
+/// Tokens are taken in vectors of this many lanes, the last of which may be partly empty.
+const LANES: usize = 16;
+/// Most tokens per chunk.
+pub const CHUNK: usize = LANES * 8;
+/// Most vectors that one tile multiplies.
+const GROUP_VECTORS: usize = 3;
+/// The number of chunks is a multiple of this where tokens suffice, so that threads finish together.
+const CHUNK_MULTIPLE: usize = 2;
+
+/// Most vectors of tokens per chunk: their hidden states and gradients stay in the second-level cache.
+const fn most_vectors<E: Element>() -> usize {
+    if E::PAIR == 1 { 6 } else { 8 }
+}
+
+/// How many chunks so many supervised tokens make; never fewer for more.
+pub fn chunks<E: Element>(supervised: usize) -> usize {
+    let vectors = supervised.div_ceil(LANES);
+    vectors.div_ceil(most_vectors::<E>()).next_multiple_of(CHUNK_MULTIPLE).min(vectors)
+}
 
 /// The supervised tokens of one part, at most [`CHUNK`].
 pub struct Chunk {
@@ -16,123 +30,75 @@ pub struct Chunk {
     len: usize,
 }
 
-/// How many tokens have a target.
-pub fn count_supervised(targets: &[u32], vocab: usize) -> usize {
-    targets.iter().filter(|&&target| (target as usize) < vocab).count()
-}
-
 impl Chunk {
     /// The chunk of a part; empty beyond the last. Chunks of one step have nearly equal length.
-    pub fn find(targets: &[u32], vocab: usize, part: usize) -> Self {
-        let count = count_supervised(targets, vocab);
-        let chunks = count.div_ceil(CHUNK);
+    pub fn find<E: Element>(targets: &[u32], vocab: usize, part: usize) -> Self {
+        let supervised = || (0..targets.len()).filter(|&token| (targets[token] as usize) < vocab);
+        let count = supervised().count();
+        let chunks = chunks::<E>(count);
         if part >= chunks {
             return Self { tokens: [0; CHUNK], len: 0 };
         }
-        let range = count * part / chunks..count * (part + 1) / chunks;
-        let mut tokens = [0; CHUNK];
-        let supervised = (0..targets.len()).filter(|&token| (targets[token] as usize) < vocab);
-        for (slot, token) in tokens.iter_mut().zip(supervised.skip(range.start).take(range.len())) {
+        let vectors = even(count.div_ceil(LANES), chunks, part);
+        let range = vectors.start * LANES..count.min(vectors.end * LANES);
+        Self::of(supervised().skip(range.start).take(range.len()))
+    }
+
+    /// The next tokens, at most as many as fit.
+    pub fn of(tokens: impl Iterator<Item = usize>) -> Self {
+        let mut chunk = Self { tokens: [0; CHUNK], len: 0 };
+        for (slot, token) in chunk.tokens.iter_mut().zip(tokens) {
             *slot = token;
+            chunk.len += 1;
         }
-        Self { tokens, len: range.len() }
+        chunk
     }
 
     pub fn tokens(&self) -> &[usize] {
         &self.tokens[..self.len]
     }
-}
 
-/// Logits of a chunk and what a softmax needs of them.
-pub struct Logits<'a> {
-    /// [chunk, stride]
-    pub values: &'a mut [f32],
-    pub stride: usize,
-    pub largest: [f32; CHUNK],
-}
+    /// Tokens, rounded up to whole vectors.
+    pub fn lanes(&self) -> usize {
+        self.len.next_multiple_of(LANES)
+    }
 
-/// Elements between rows of logits.
-pub fn logits_stride(vocab: usize) -> usize {
-    vocab.next_multiple_of(ROW_PADDING) + ROW_PADDING
-}
+    /// The lanes in few groups, each as wide as a tile or narrower.
+    pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let vectors = self.len.div_ceil(LANES);
+        let groups = vectors.div_ceil(GROUP_VECTORS);
+        (0..groups).map(move |group| {
+            let vectors = even(vectors, groups, group);
+            vectors.start * LANES..vectors.end * LANES
+        })
+    }
 
-/// Elements of scratch memory that [`Logits::compute`] takes.
-pub fn logits_scratch(spec: &CrossEntropySpec) -> usize {
-    CHUNK.min(spec.tokens) * (logits_stride(spec.vocab) + spec.width + ROW_PADDING)
-}
-
-impl<'a> Logits<'a> {
-    /// Projects the chunk's hidden states.
-    pub fn compute(
-        inputs: &CrossEntropyInputs,
+    /// Lays hidden states out as panels, one for each group: [width / PAIR, lanes of the group, PAIR]. Lanes without a
+    /// token are zero.
+    pub fn gather<E: Element>(
+        &self,
+        inputs: &CrossEntropyInputs<E>,
         spec: &CrossEntropySpec,
-        chunk: &Chunk,
-        scratch: &mut Scratch<'a>,
-    ) -> Self {
-        let rows = chunk.len;
-        let stride = logits_stride(spec.vocab);
-        let hidden_stride = spec.width + ROW_PADDING;
-        let values = scratch.take(rows * stride);
-        let hidden = scratch.take(rows * hidden_stride);
-        gather(inputs, spec, chunk.tokens(), hidden);
-        let mut largest = [f32::NEG_INFINITY; CHUNK];
-        for panel in 0..spec.vocab.div_ceil(PANEL) {
-            let columns = PANEL.min(spec.vocab - panel * PANEL);
-            let strip = Strip {
-                base: project(inputs, spec, hidden, panel),
-                low_rank: Factors::NONE,
-                residual: std::ptr::null(),
-                y: values.as_mut_ptr().wrapping_add(panel * PANEL),
-                y_stride: stride,
-                rows,
-                columns,
-                accumulate: false,
-            };
-            // SAFETY: `hidden` has `rows` rows, the packed weight this panel, `values` these columns of `rows` rows.
-            unsafe { strip.compute(spec.isa) };
-            let largest = &mut largest[..rows];
-            spec.isa.run(LargestOfRows { logits: &values[panel * PANEL..], stride, columns, largest });
+        to: &mut [f32],
+    ) {
+        let width = spec.width;
+        let to: &mut [E] = bytemuck::cast_slice_mut(to);
+        to.fill(E::narrow(0.0));
+        let group_words = words::<E>(width) * E::PAIR;
+        for group in self.groups() {
+            let panel = &mut to[group.start * group_words..group.end * group_words];
+            let row = group.len() * E::PAIR;
+            for (lane, &token) in self.tokens().iter().skip(group.start).take(group.len()).enumerate() {
+                let hidden = &inputs.hidden.as_slice()[token * width..][..width];
+                for (pair, panel) in hidden.chunks(E::PAIR).zip(panel.chunks_exact_mut(row)) {
+                    panel[lane * E::PAIR..][..pair.len()].copy_from_slice(pair);
+                }
+            }
         }
-        Self { values, stride, largest }
-    }
-
-    /// Replaces a row of logits by e^(logit - largest) and returns the sum of those.
-    pub fn exponentials(&mut self, spec: &CrossEntropySpec, row: usize) -> f32 {
-        let values = &mut self.values[row * self.stride..][..spec.vocab];
-        spec.isa.run(SoftmaxRow { values, shift: self.largest[row] })
-    }
-}
-
-/// A chunk of hidden states times one panel of the vocabulary.
-pub fn project(
-    inputs: &CrossEntropyInputs,
-    spec: &CrossEntropySpec,
-    hidden: &[f32],
-    panel: usize,
-) -> Factors {
-    let panel_at = |panel| inputs.packed.as_slice().as_ptr().wrapping_add(panel * PANEL * spec.width);
-
-    Factors {
-        x: hidden.as_ptr(),
-        x_stride: spec.width + ROW_PADDING,
-        x_step: 1,
-        panel: panel_at(panel),
-        panel_stride: PANEL,
-
-        depth: spec.width,
-        next: panel_at(panel + 1),
-    }
-}
-
-/// Copies hidden states into [chunk, width + padding].
-pub fn gather(inputs: &CrossEntropyInputs, spec: &CrossEntropySpec, tokens: &[usize], to: &mut [f32]) {
-    let hidden = inputs.hidden.as_slice();
-    for (&token, row) in tokens.iter().zip(to.chunks_exact_mut(spec.width + ROW_PADDING)) {
-        row[..spec.width].copy_from_slice(&hidden[token * spec.width..][..spec.width]);
     }
 }
 
 /// The tokens that a part zeroes where they have no target: fixed by position.
-pub fn positions(tokens: usize, part: usize) -> Range<usize> {
-    part * CHUNK..tokens.min((part + 1) * CHUNK)
+pub fn positions<E: Element>(tokens: usize, part: usize) -> Range<usize> {
+    even(tokens, chunks::<E>(tokens), part)
 }

@@ -1,56 +1,67 @@
-use super::chunk::{CHUNK, Chunk, Logits, logits_scratch, positions};
+use super::block::{BLOCK_WORDS, Exponentials, Softmax, project};
+use super::chunk::{CHUNK, Chunk, chunks, positions};
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::error::Result;
 use crate::kernels::matmul::Scratch;
+use crate::kernels::pack::{Element, words};
 use crate::kernels::split::expect_len;
 use crate::kernels::{Kernel, Out};
 
 /// loss f32 `[tokens]`: log-sum-exp of the logits minus the target's; 0 at ignored targets.
 #[derive(Debug)]
-pub struct ProjectedCrossEntropy {
-    inputs: CrossEntropyInputs,
+pub struct ProjectedCrossEntropy<E> {
+    inputs: CrossEntropyInputs<E>,
     loss: Out<f32>,
     spec: CrossEntropySpec,
 }
 
-impl ProjectedCrossEntropy {
+impl<E: Element> ProjectedCrossEntropy<E> {
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
-    pub fn new(inputs: CrossEntropyInputs, loss: Out<f32>, spec: CrossEntropySpec) -> Result<Self> {
+    pub fn new(inputs: CrossEntropyInputs<E>, loss: Out<f32>, spec: CrossEntropySpec) -> Result<Self> {
         inputs.check(&spec)?;
         expect_len("the losses", loss.len(), spec.tokens)?;
         Ok(Self { inputs, loss, spec })
     }
 }
 
-impl Kernel for ProjectedCrossEntropy {
+impl<E: Element> Kernel for ProjectedCrossEntropy<E> {
     fn parts(&self) -> usize {
-        self.spec.tokens.div_ceil(CHUNK)
+        chunks::<E>(self.spec.tokens)
     }
 
     fn scratch_bytes(&self) -> usize {
-        logits_scratch(&self.spec) * size_of::<f32>()
+        CHUNK * (words::<E>(self.spec.width) + BLOCK_WORDS) * size_of::<f32>()
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
+        let CrossEntropySpec { tokens, width, vocab, isa } = self.spec;
         let targets = self.inputs.targets.as_slice();
-        for token in positions(self.spec.tokens, part) {
-            if targets[token] as usize >= self.spec.vocab {
+        for token in positions::<E>(tokens, part) {
+            if targets[token] as usize >= vocab {
                 // SAFETY: an ignored token belongs to the part of its position.
                 unsafe { self.loss.range(token..token + 1) }.fill(0.0);
             }
         }
-        let chunk = Chunk::find(targets, self.spec.vocab, part);
-        if chunk.tokens().is_empty() {
-            return;
+        let chunk = Chunk::find::<E>(targets, vocab, part);
+        let mut scratch = Scratch::new(scratch);
+        let hidden = scratch.take(chunk.lanes() * words::<E>(width));
+        chunk.gather(&self.inputs, &self.spec, hidden);
+        let logits = scratch.take(chunk.lanes() * BLOCK_WORDS);
+        let mut softmax = Softmax::new();
+        for start in (0..vocab).step_by(BLOCK_WORDS) {
+            let vocabulary = start..vocab.min(start + BLOCK_WORDS);
+            let logits = &mut logits[..chunk.lanes() * vocabulary.len()];
+            project(&self.inputs, &self.spec, &chunk, hidden, (vocabulary.clone(), logits));
+            softmax.take_targets(&chunk, targets, (&vocabulary, logits));
+            for group in chunk.groups() {
+                let logits = &mut logits[group.start * vocabulary.len()..group.end * vocabulary.len()];
+                isa.run(Exponentials { softmax: &mut softmax, group, logits });
+            }
         }
-        let mut logits = Logits::compute(&self.inputs, &self.spec, &chunk, &mut Scratch::new(scratch));
-        for (row, &token) in chunk.tokens().iter().enumerate() {
-            let target_logit = logits.values[row * logits.stride + targets[token] as usize];
-            let sum = logits.exponentials(&self.spec, row);
+        for (lane, &token) in chunk.tokens().iter().enumerate() {
             // SAFETY: a supervised token belongs to one chunk.
-            let loss = unsafe { self.loss.range(token..token + 1) };
-            loss.fill(sum.ln() + (logits.largest[row] - target_logit));
+            unsafe { self.loss.range(token..token + 1) }.fill(softmax.total(lane).loss);
         }
     }
 }

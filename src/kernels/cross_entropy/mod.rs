@@ -3,10 +3,11 @@
 //! A part takes one chunk of the *supervised* tokens, which it finds by scanning the targets, so that tokens without
 //! a target cost nothing. There are parts enough for every token; where fewer have targets the late ones return.
 
+mod block;
 mod chunk;
+mod contract;
 mod gradient;
 mod loss;
-mod softmax;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
@@ -18,7 +19,7 @@ pub use loss::ProjectedCrossEntropy;
 pub use weight_gradient::ProjectedCrossEntropyWeightGrad;
 
 use super::In;
-use super::pack::packed_len;
+use super::pack::{Element, packed_len};
 use super::simd::Isa;
 use super::split::expect_len;
 use crate::error::Result;
@@ -34,20 +35,20 @@ pub struct CrossEntropySpec {
 
 /// What the loss and both gradients read.
 #[derive(Debug, Clone, Copy)]
-pub struct CrossEntropyInputs {
+pub struct CrossEntropyInputs<E> {
     /// [tokens, width]
-    pub hidden: In<f32>,
-    /// The weight [vocab, width], packed for hidden x weight^T.
-    pub packed: In<f32>,
+    pub hidden: In<E>,
+    /// The weight [vocab, width], packed.
+    pub packed: In<E>,
     /// `[tokens]`; [`crate::graph::IGNORE_TARGET`] where there is nothing to learn. Others outside the vocabulary
     /// are taken for ignored too.
     pub targets: In<u32>,
 }
 
-impl CrossEntropyInputs {
+impl<E: Element> CrossEntropyInputs<E> {
     fn check(&self, spec: &CrossEntropySpec) -> Result<()> {
         expect_len("the hidden states of a loss", self.hidden.len(), spec.tokens * spec.width)?;
-        expect_len("its packed weight", self.packed.len(), packed_len::<f32>(spec.vocab, spec.width))?;
+        expect_len("its packed weight", self.packed.len(), packed_len::<E>(spec.vocab, spec.width))?;
         expect_len("its targets", self.targets.len(), spec.tokens)
     }
 }

@@ -1,3 +1,4 @@
+use half::bf16;
 use proptest::prelude::*;
 
 use super::*;
@@ -6,12 +7,10 @@ use crate::kernels::Out;
 use crate::kernels::pack::{Pack, PackSpec};
 use crate::kernels::testing::{Matrix, assert_close, run};
 
-pub(super) fn pack(weight: &Matrix, transpose_weight: bool) -> Vec<f32> {
-    let (outputs, inputs) =
-        if transpose_weight { (weight.columns, weight.rows) } else { (weight.rows, weight.columns) };
-    let mut packed = vec![f32::NAN; packed_len::<f32>(outputs, inputs)];
-    run(&Pack::new(weight.span(), Out::of(&mut packed), PackSpec { outputs, inputs, transpose_weight })
-        .unwrap());
+pub(super) fn pack<E: Element>(weight: &Matrix) -> Vec<E> {
+    let (outputs, inputs) = (weight.rows, weight.columns);
+    let mut packed = vec![E::narrow(f32::NAN); packed_len::<E>(outputs, inputs)];
+    run(&Pack::new(weight.span(), Out::of(&mut packed), PackSpec { outputs, inputs }).unwrap());
     packed
 }
 
@@ -55,39 +54,47 @@ impl Reference {
 }
 
 fn check(tokens: usize, width: usize, vocab: usize, supervised: f32, seed: u64) {
-    let hidden = Matrix::random(tokens, width, seed);
-    let weight = Matrix::random(vocab, width, seed + 1);
-    let loss_gradient = Matrix::random(tokens, 1, seed + 2).values;
     let draws = Matrix::random(tokens, 2, seed + 3).values;
     let target = |draw: &[f32]| ((draw[0] + 1.0) / 2.0 * vocab as f32) as u32 % vocab as u32;
     let keep = |draw: &[f32]| if draw[1] < 2.0 * supervised - 1.0 { target(draw) } else { IGNORE_TARGET };
     let targets: Vec<u32> = draws.chunks(2).map(keep).collect();
-    let expected = Reference::new(&hidden, &weight, &targets, &loss_gradient);
-    let (packed, packed_transposed) = (pack(&weight, false), pack(&weight, true));
+    check_as::<f32>(width, vocab, &targets, seed);
+    check_as::<bf16>(width, vocab, &targets, seed);
+}
+
+fn check_as<E: Element>(width: usize, vocab: usize, targets: &[u32], seed: u64) {
+    let tokens = targets.len();
+    let mut hidden = Matrix::random(tokens, width, seed);
+    let mut weight = Matrix::random(vocab, width, seed + 1);
+    let stored = hidden.rounded::<E>();
+    weight.rounded::<E>();
+    let loss_gradient = Matrix::random(tokens, 1, seed + 2).values;
+    let expected = Reference::new(&hidden, &weight, targets, &loss_gradient);
+    let packed = pack::<E>(&weight);
     for isa in Isa::available() {
-        let what = format!("{isa:?} {tokens} x {width} -> {vocab}, {supervised} supervised");
+        let what = format!("{isa:?} {} bytes {tokens} x {width} -> {vocab}", size_of::<E>());
         let spec = CrossEntropySpec { tokens, width, vocab, isa };
         let inputs =
-            CrossEntropyInputs { hidden: hidden.span(), packed: In::of(&packed), targets: In::of(&targets) };
+            CrossEntropyInputs { hidden: In::of(&stored), packed: In::of(&packed), targets: In::of(targets) };
         let mut loss = vec![f32::NAN; tokens];
         run(&ProjectedCrossEntropy::new(inputs, Out::of(&mut loss), spec).unwrap());
         assert_close(&loss, &expected.loss, width + vocab, &what);
 
         let mut loss = vec![f32::NAN; tokens];
         let mut log_sum_exp = vec![f32::NAN; tokens];
-        let mut hidden_gradient = vec![f32::NAN; tokens * width];
+        let mut hidden_gradient = vec![E::narrow(f32::NAN); tokens * width];
         let outputs = CrossEntropyGradOutputs {
             loss: Out::of(&mut loss),
             log_sum_exp: Out::of(&mut log_sum_exp),
             hidden_gradient: Out::of(&mut hidden_gradient),
         };
-        let (transposed, dloss) = (In::of(&packed_transposed), In::of(&loss_gradient));
-        run(&ProjectedCrossEntropyGrad::new(inputs, transposed, dloss, outputs, spec).unwrap());
+        let dloss = In::of(&loss_gradient);
+        run(&ProjectedCrossEntropyGrad::new(inputs, dloss, outputs, spec).unwrap());
         assert_close(&loss, &expected.loss, width + vocab, &what);
         assert_close(&log_sum_exp, &expected.log_sum_exp, width + vocab, &what);
         assert_close(&hidden_gradient, &expected.hidden_gradient, width + vocab, &what);
 
-        let mut weight_gradient = vec![f32::NAN; vocab * width];
+        let mut weight_gradient = vec![E::narrow(f32::NAN); vocab * width];
         let (log_sum_exp, output) = (In::of(&log_sum_exp), Out::of(&mut weight_gradient));
         run(&ProjectedCrossEntropyWeightGrad::new(inputs, dloss, log_sum_exp, output, spec).unwrap());
         assert_close(&weight_gradient, &expected.weight_gradient, width + tokens, &what);
@@ -118,7 +125,7 @@ fn agrees_with_f64_over_several_chunks_and_blocks() {
 fn large_logits_neither_overflow_nor_lose_the_loss() {
     let hidden = Matrix { rows: 1, columns: 1, values: vec![1.0] };
     let weight = Matrix { rows: 3, columns: 1, values: vec![500.0, 490.0, -1e30] };
-    let packed = pack(&weight, false);
+    let packed = pack::<f32>(&weight);
     let inputs = CrossEntropyInputs { hidden: hidden.span(), packed: In::of(&packed), targets: In::of(&[1]) };
     let mut loss = [f32::NAN];
     let spec = CrossEntropySpec { tokens: 1, width: 1, vocab: 3, isa: Isa::detect() };

@@ -1,41 +1,40 @@
 use std::ops::Range;
 
-use super::chunk::{CHUNK, ROW_PADDING, gather, project};
+use super::block::{BLOCK_WORDS, project};
+use super::chunk::{CHUNK, Chunk};
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::error::Result;
-use crate::kernels::matmul::{Factors, Scratch, Strip};
-use crate::kernels::pack::PANEL;
+use crate::kernels::matmul::{Factors, Output, Partial, Scratch, Strip};
+use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 use crate::kernels::split::expect_len;
 use crate::kernels::{In, Kernel, Out};
 
-/// Words of vocabulary per part: enough to outweigh gathering the hidden states once more.
-const PART_WORDS: usize = 8 * PANEL;
-/// Elements between rows of a chunk's logits.
-const LOGITS_STRIDE: usize = PART_WORDS + ROW_PADDING;
+/// Elements that keep rows of scratch memory out of each other's cache sets.
+const ROW_PADDING: usize = 16;
 
-/// dweight [vocab, width]: the sum over tokens of dloss (softmax - one-hot) hidden^T.
+/// dweight [vocab, width]: the sum over tokens of dloss (softmax - one-hot) hidden^T, in f32.
 ///
 /// A part computes the logits of its words once more.
 #[derive(Debug)]
-pub struct ProjectedCrossEntropyWeightGrad {
-    inputs: CrossEntropyInputs,
+pub struct ProjectedCrossEntropyWeightGrad<E> {
+    inputs: CrossEntropyInputs<E>,
     loss_gradient: In<f32>,
     log_sum_exp: In<f32>,
-    weight_gradient: Out<f32>,
+    weight_gradient: Out<E>,
     spec: CrossEntropySpec,
 }
 
-impl ProjectedCrossEntropyWeightGrad {
+impl<E: Element> ProjectedCrossEntropyWeightGrad<E> {
     /// `loss_gradient` and `log_sum_exp` f32 `[tokens]`, the latter as `ProjectedCrossEntropyGrad` writes it.
     ///
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(
-        inputs: CrossEntropyInputs,
+        inputs: CrossEntropyInputs<E>,
         loss_gradient: In<f32>,
         log_sum_exp: In<f32>,
-        weight_gradient: Out<f32>,
+        weight_gradient: Out<E>,
         spec: CrossEntropySpec,
     ) -> Result<Self> {
         let CrossEntropySpec { tokens, width, vocab, .. } = spec;
@@ -46,117 +45,126 @@ impl ProjectedCrossEntropyWeightGrad {
         Ok(Self { inputs, loss_gradient, log_sum_exp, weight_gradient, spec })
     }
 
-    /// Gradients of the logits of `words` for a chunk of tokens: [chunk, LOGITS_STRIDE].
-    fn logit_gradients(&self, tokens: &[usize], hidden: &[f32], words: &Range<usize>, gradients: &mut [f32]) {
-        let CrossEntropySpec { vocab, isa, .. } = self.spec;
-        for first in words.clone().step_by(PANEL) {
-            let strip = Strip {
-                base: project(&self.inputs, &self.spec, hidden, first / PANEL),
-                low_rank: Factors::NONE,
-                residual: std::ptr::null(),
-                y: gradients.as_mut_ptr().wrapping_add(first - words.start),
-                y_stride: LOGITS_STRIDE,
-                rows: tokens.len(),
-                columns: PANEL.min(vocab - first),
-                accumulate: false,
-            };
-            // SAFETY: `hidden` and `gradients` have a row for each token; `new` checked the packed weight.
-            unsafe { strip.compute(isa) };
-        }
+    /// Elements between rows of hidden states: whole panels can be read at any column.
+    fn stride(&self) -> usize {
+        self.spec.width.next_multiple_of(PANEL) + ROW_PADDING
+    }
+
+    /// Logits [words, lanes] of a group become their gradients.
+    fn logits_to_gradients(
+        &self,
+        chunk: &Chunk,
+        group: &Range<usize>,
+        vocabulary: &Range<usize>,
+        logits: &mut [f32],
+    ) {
         let targets = self.inputs.targets.as_slice();
-        for (&token, row) in tokens.iter().zip(gradients.chunks_exact_mut(LOGITS_STRIDE)) {
-            let values = &mut row[..words.len()];
-            let scale = self.loss_gradient.as_slice()[token];
-            isa.run(ScaledSoftmax { values, log_sum_exp: self.log_sum_exp.as_slice()[token], scale });
+        let (mut log_sum_exp, mut scale) = ([0.0; CHUNK], [0.0; CHUNK]);
+        let lanes = group.len();
+        let tokens = || chunk.tokens().iter().skip(group.start).take(lanes).enumerate();
+        for (lane, &token) in tokens() {
+            log_sum_exp[lane] = self.log_sum_exp.as_slice()[token];
+            scale[lane] = self.loss_gradient.as_slice()[token];
+        }
+        let (log_sum_exp, scale) = (&log_sum_exp[..lanes], &scale[..lanes]);
+        self.spec.isa.run(ScaledSoftmax { values: logits, log_sum_exp, scale });
+        for (lane, &token) in tokens() {
             let target = targets[token] as usize;
-            if words.contains(&target) {
-                row[target - words.start] -= scale;
+            if vocabulary.contains(&target) {
+                logits[(target - vocabulary.start) * lanes + lane] -= scale[lane];
             }
         }
     }
 
-    /// dweight of `words` (+)= gradients^T hidden.
+    /// sums [words, width] (+)= gradients [words, lanes] times hidden [tokens, width].
     fn add_outer(
         &self,
-        rows: usize,
+        (words, tokens): (usize, usize),
+        (gradients, lanes): (&[f32], usize),
         hidden: &[f32],
-        gradients: &[f32],
-        words: &Range<usize>,
-        accumulate: bool,
+        (add, sums): (bool, &mut [f32]),
     ) {
         let width = self.spec.width;
         for first in (0..width).step_by(PANEL) {
+            let sums = sums[first..].as_mut_ptr();
             let strip = Strip {
+                pairs: false,
                 base: Factors {
                     x: gradients.as_ptr(),
-                    x_stride: 1,
-                    x_step: LOGITS_STRIDE,
-                    panel: hidden.as_ptr().wrapping_add(first),
-                    panel_stride: width + ROW_PADDING,
-                    depth: rows,
-                    next: std::ptr::null(),
+                    x_stride: lanes,
+                    panel: hidden[first..].as_ptr(),
+                    panel_stride: self.stride(),
+                    depth: tokens,
+                    ..Factors::NONE
                 },
                 low_rank: Factors::NONE,
-                residual: std::ptr::null(),
-                y: self.weight_gradient.as_mut_ptr().wrapping_add(words.start * width + first),
+                partial: Partial { sums, stride: width, add, keep: true },
+                output: Output::F32 { residual: std::ptr::null(), y: sums },
                 y_stride: width,
-                rows: words.len(),
+                rows: words,
                 columns: PANEL.min(width - first),
-                accumulate,
             };
-            // SAFETY: `gradients` and `hidden` have `rows` rows, `hidden` a panel's width beyond the last one; the
-            // rows of the gradient belong to this part alone.
+            // SAFETY: `gradients` is [words, lanes], `hidden` has the tokens' rows, `sums` is [words, width].
             unsafe { strip.compute(self.spec.isa) };
         }
     }
 }
 
-impl Kernel for ProjectedCrossEntropyWeightGrad {
+impl<E: Element> Kernel for ProjectedCrossEntropyWeightGrad<E> {
     fn parts(&self) -> usize {
-        self.spec.vocab.div_ceil(PART_WORDS)
+        self.spec.vocab.div_ceil(BLOCK_WORDS)
     }
 
     fn scratch_bytes(&self) -> usize {
-        let chunk = CHUNK.min(self.spec.tokens);
-        (chunk * (LOGITS_STRIDE + self.spec.width + ROW_PADDING) + PANEL) * size_of::<f32>()
+        let width = self.spec.width;
+        let per_lane = words::<E>(width) + self.stride() + BLOCK_WORDS;
+        (CHUNK * per_lane + BLOCK_WORDS * width) * size_of::<f32>()
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
         let CrossEntropySpec { tokens, width, vocab, .. } = self.spec;
-        let words = part * PART_WORDS..vocab.min((part + 1) * PART_WORDS);
+        let vocabulary = part * BLOCK_WORDS..vocab.min((part + 1) * BLOCK_WORDS);
+        let length = vocabulary.len();
         let mut scratch = Scratch::new(scratch);
-        let gradients = scratch.take(CHUNK.min(tokens) * LOGITS_STRIDE);
-        let hidden = scratch.rest();
+        let panels = scratch.take(CHUNK * words::<E>(width));
+        let rows = scratch.take(CHUNK * self.stride());
+        let logits = scratch.take(CHUNK * BLOCK_WORDS);
+        let sums = &mut scratch.rest()[..length * width];
+        sums.fill(0.0);
         let targets = self.inputs.targets.as_slice();
         let mut supervised = (0..tokens).filter(|&token| (targets[token] as usize) < vocab);
-        let mut accumulate = false;
         loop {
-            let mut chunk = [0; CHUNK];
-            let mut rows = 0;
-            for (slot, token) in chunk.iter_mut().zip(&mut supervised) {
-                *slot = token;
-                rows += 1;
-            }
-            if rows == 0 {
+            let chunk = Chunk::of(&mut supervised);
+            if chunk.tokens().is_empty() {
                 break;
             }
-            gather(&self.inputs, &self.spec, &chunk[..rows], hidden);
-            self.logit_gradients(&chunk[..rows], hidden, &words, gradients);
-            self.add_outer(rows, hidden, gradients, &words, accumulate);
-            accumulate = true;
+            let hidden = &mut panels[..chunk.lanes() * words::<E>(width)];
+            chunk.gather(&self.inputs, &self.spec, hidden);
+            for (&token, row) in chunk.tokens().iter().zip(rows.chunks_exact_mut(self.stride())) {
+                let values = &self.inputs.hidden.as_slice()[token * width..][..width];
+                row.iter_mut().zip(values).for_each(|(to, value)| *to = value.widen());
+            }
+            project(&self.inputs, &self.spec, &chunk, hidden, (vocabulary.clone(), logits));
+            for group in chunk.groups() {
+                let logits = &mut logits[group.start * length..group.end * length];
+                self.logits_to_gradients(&chunk, &group, &vocabulary, logits);
+                let tokens = group.end.min(chunk.tokens().len()) - group.start;
+                let hidden = &rows[group.start * self.stride()..];
+                self.add_outer((length, tokens), (logits, group.len()), hidden, (true, sums));
+            }
         }
-        if !accumulate {
-            // SAFETY: these rows belong to this part alone.
-            unsafe { self.weight_gradient.range(words.start * width..words.end * width) }.fill(0.0);
-        }
+        // SAFETY: these rows belong to this part alone.
+        let gradient =
+            unsafe { self.weight_gradient.range(vocabulary.start * width..vocabulary.end * width) };
+        gradient.iter_mut().zip(sums).for_each(|(to, sum)| *to = E::narrow(*sum));
     }
 }
 
-/// values = scale * e^(value - log-sum-exp)
+/// values [words, lanes] = scale * e^(value - log-sum-exp), the latter two for each lane.
 struct ScaledSoftmax<'a> {
     values: &'a mut [f32],
-    log_sum_exp: f32,
-    scale: f32,
+    log_sum_exp: &'a [f32],
+    scale: &'a [f32],
 }
 
 impl Vectorized for ScaledSoftmax<'_> {
@@ -164,12 +172,16 @@ impl Vectorized for ScaledSoftmax<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let (shift, scale) = (V::splat(self.log_sum_exp), V::splat(self.scale));
-        for chunk in self.values.chunks_mut(V::LANES) {
-            // SAFETY: the chunk has that many elements.
-            unsafe {
-                let value = V::load_partial(chunk.as_ptr(), chunk.len());
-                value.sub(shift).exp().mul(scale).store_partial(chunk.as_mut_ptr(), chunk.len());
+        let lanes = self.scale.len();
+        for row in self.values.chunks_exact_mut(lanes) {
+            for lane in (0..lanes).step_by(V::LANES) {
+                // SAFETY: lanes are whole vectors.
+                unsafe {
+                    let at = row.as_mut_ptr().add(lane);
+                    let shift = V::load(self.log_sum_exp.as_ptr().add(lane));
+                    let scale = V::load(self.scale.as_ptr().add(lane));
+                    V::load(at).sub(shift).exp().mul(scale).store(at);
+                }
             }
         }
     }

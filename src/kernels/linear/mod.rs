@@ -1,5 +1,6 @@
-//! y = x W^T (+ scale u v^T) (+ residual), W packed.
+//! y = x W^T (+ scale u v^T) (+ residual) and, for the way back, y = x W (...): W packed once for both.
 
+mod low_rank;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
@@ -7,199 +8,263 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{Factors, Grid, Scratch, Strip, TILE_ROWS};
-use super::pack::{PANEL, packed_len};
+use super::matmul::{
+    Block, Factors, Grid, MANY_PARTS, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows,
+};
+use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
 use super::split::expect_len;
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
+pub use low_rank::LowRankTerm;
+#[cfg(test)]
+pub(in crate::kernels) use speed::peak;
+
 /// Rows per part: few enough that 2048 rows keep many threads evenly busy.
 const BLOCK_ROWS: usize = 4 * TILE_ROWS;
-/// Longest run of k that one pass over a row block takes: rows and panel stay in the second-level cache.
-const BLOCK_INPUTS: usize = 1536;
-/// Rows of x whose addresses differ by a multiple of this many bytes fall into the same cache set.
-const ALIASING_BYTES: usize = 4096;
-/// Elements that keep copied rows apart from each other's cache sets.
-const ROW_PADDING: usize = 16;
+/// Rows that go through all panels of a part together: they stay in the second-level cache.
+const MULTIPLIED_ROWS: usize = 64;
+/// Rows per part where panels are transposed first, which must be cheap beside multiplying with them.
+const TRANSPOSING_ROWS: usize = 512;
+/// Words of the longest run of k in one pass over a row block: rows and panel stay in the second-level cache.
+const BLOCK_WORDS: usize = 1536;
+/// Bytes of panels that the row blocks of one column block read one after another: they stay in the shared cache.
+const SHARED_BYTES: usize = 4 << 20;
+/// Bytes of transposed panels that a part holds, beside its rows, in the second-level cache.
+const TRANSPOSED_BYTES: usize = 400 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearSpec {
     pub rows: usize,
-    /// k
+    /// k, the contracted extent.
     pub inputs: usize,
     /// n
     pub outputs: usize,
+    /// The packed weight is [inputs, outputs] instead of [outputs, inputs].
+    pub transpose_weight: bool,
     pub isa: Isa,
 }
 
-/// + scale * u v^T, added while the tile is in registers.
-#[derive(Debug, Clone, Copy)]
-pub struct LowRankTerm {
-    /// [rows, rank]
-    pub u: In<f32>,
-    /// [outputs, rank], or [rank, outputs] where `transpose`.
-    pub v: In<f32>,
-    pub rank: usize,
-    pub scale: f32,
-    pub transpose: bool,
-}
-
 #[derive(Debug)]
-pub struct Linear {
-    x: In<f32>,
-    packed: In<f32>,
-    low_rank: Option<LowRankTerm>,
-    residual: Option<In<f32>>,
-    y: Out<f32>,
+pub struct Linear<E> {
+    x: In<E>,
+    packed: In<E>,
+    low_rank: Option<LowRankTerm<E>>,
+    residual: Option<In<E>>,
+    y: Out<E>,
     spec: LinearSpec,
     grid: Grid,
 }
 
-impl Linear {
+impl<E: Element + Written> Linear<E> {
     /// `x` [rows, inputs], `packed` as [`super::pack::Pack`] lays it out, `residual` and `y` [rows, outputs].
     ///
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(
-        x: In<f32>,
-        packed: In<f32>,
-        low_rank: Option<LowRankTerm>,
-        residual: Option<In<f32>>,
-        y: Out<f32>,
+        x: In<E>,
+        packed: In<E>,
+        low_rank: Option<LowRankTerm<E>>,
+        residual: Option<In<E>>,
+        y: Out<E>,
         spec: LinearSpec,
     ) -> Result<Self> {
-        let LinearSpec { rows, inputs, outputs, .. } = spec;
+        let LinearSpec { rows, inputs, outputs, transpose_weight, .. } = spec;
+        let (n, k) = if transpose_weight { (inputs, outputs) } else { (outputs, inputs) };
         expect_len("the input of a linear layer", x.len(), rows * inputs)?;
-        expect_len("its packed weight", packed.len(), packed_len::<f32>(outputs, inputs))?;
+        expect_len("its packed weight", packed.len(), packed_len::<E>(n, k))?;
         expect_len("its output", y.len(), rows * outputs)?;
         if let Some(term) = &low_rank {
-            expect_len("u of its low-rank term", term.u.len(), rows * term.rank)?;
-            expect_len("v of its low-rank term", term.v.len(), outputs * term.rank)?;
+            term.check(rows, outputs)?;
         }
         if let Some(residual) = &residual {
             expect_len("its residual", residual.len(), rows * outputs)?;
         }
-        let grid = Grid::new(rows, BLOCK_ROWS, outputs, inputs * PANEL * size_of::<f32>());
-        Ok(Self { x, packed, low_rank, residual, y, spec, grid })
+        let panel_bytes = words::<E>(inputs) * PANEL * size_of::<f32>();
+        let block = if transpose_weight {
+            let panel_bytes = panel_bytes.min(BLOCK_WORDS * PANEL * size_of::<f32>());
+            Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES, parts: MANY_PARTS }
+        } else {
+            Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts: MANY_PARTS }
+        };
+        Ok(Self { x, packed, low_rank, residual, y, spec, grid: Grid::new(rows, outputs, block) })
     }
 
-    /// Runs of k, of nearly equal length.
-    fn input_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let inputs = self.spec.inputs;
-        let blocks = inputs.div_ceil(BLOCK_INPUTS).max(1);
-        (0..blocks).map(move |i| inputs * i / blocks..inputs * (i + 1) / blocks)
+    /// Elements per run of k: whole panels of a packed weight that is transposed.
+    fn run_length(&self) -> usize {
+        let runs = words::<E>(self.spec.inputs).div_ceil(BLOCK_WORDS).max(1);
+        self.spec.inputs.div_ceil(runs).next_multiple_of(PANEL).max(PANEL)
     }
 
-    fn copies_rows(&self) -> bool {
-        self.spec.inputs > 0 && (self.spec.inputs * size_of::<f32>()).is_multiple_of(ALIASING_BYTES)
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<E> {
+        let (inputs, length) = (self.spec.inputs, self.run_length());
+        (0..inputs.max(1)).step_by(length).map(move |start| start..inputs.min(start + length))
     }
 
-    fn copied_stride(&self) -> usize {
-        self.spec.inputs.min(BLOCK_INPUTS) + ROW_PADDING
+    /// Most rows that are multiplied together.
+    fn block_rows(&self) -> usize {
+        self.grid.block_rows().min(MULTIPLIED_ROWS)
     }
 
-    /// Panel of v times the scale: [rank, PANEL].
-    fn pack_low_rank(&self, term: &LowRankTerm, panel: usize, packed: &mut [f32]) {
-        let first = panel * PANEL;
-        let columns = self.grid.panel_columns(panel);
-        let v = term.v.as_slice();
-        packed.fill(0.0);
-        for (k, row) in packed.chunks_exact_mut(PANEL).enumerate() {
-            for (column, value) in row[..columns].iter_mut().enumerate() {
-                let at = if term.transpose {
-                    k * self.spec.outputs + first + column
-                } else {
-                    (first + column) * term.rank + k
-                };
-                *value = v[at] * term.scale;
-            }
+    /// Words of scratch memory.
+    fn lengths(&self) -> Lengths {
+        let panels = self.grid.block_panels();
+        let run = self.run_length().min(self.spec.inputs);
+        let transposed = if self.spec.transpose_weight { panels } else { 0 };
+        let kept = E::PAIR > 1 && run < self.spec.inputs;
+        Lengths {
+            v: self.low_rank.map_or(0, |term| panels * term.panel_words()),
+            u: self.low_rank.map_or(0, |term| term.copy_words(self.block_rows())),
+            transposed: transposed * TransposedPanel::<E>::words(run.div_ceil(PANEL)),
+            sums: if kept { self.grid.block_rows() * panels * PANEL } else { 0 },
+            x: Rows::<E>::scratch_words(self.block_rows(), self.spec.inputs, run),
         }
     }
 
-    fn low_rank_factors(&self, term: &LowRankTerm, row: usize, panel: usize, v_panel: &mut [f32]) -> Factors {
-        self.pack_low_rank(term, panel, v_panel);
-        Factors {
-            x: term.u.as_slice().as_ptr().wrapping_add(row * term.rank),
-            x_stride: term.rank,
-            panel: v_panel.as_ptr(),
-            panel_stride: PANEL,
-            depth: term.rank,
-            ..Factors::NONE
+    /// Lays out v for all panels of a part.
+    fn pack_low_rank(&self, panels: Range<usize>, packed: &mut [f32]) {
+        let Some(term) = self.low_rank.filter(|term| term.rank > 0) else { return };
+        for (panel, packed) in panels.zip(packed.chunks_exact_mut(term.panel_words())) {
+            let first = panel * PANEL;
+            let columns = first..first + self.grid.panel_columns(panel);
+            term.pack(self.spec.outputs, columns, self.spec.isa, packed);
         }
     }
 
-    fn packed_panel(&self, panel: usize, inputs: &Range<usize>) -> *const f32 {
-        self.packed.as_slice().as_ptr().wrapping_add((panel * self.spec.inputs + inputs.start) * PANEL)
-    }
-
-    /// The rows of x a pass multiplies, and their stride: where they are, or copied out of each other's way.
-    fn input_rows(
-        &self,
-        rows: &Range<usize>,
-        inputs: &Range<usize>,
-        copy: &mut [f32],
-    ) -> (*const f32, usize) {
-        let x = self.x.as_slice();
-        let stride = self.spec.inputs;
-        if !self.copies_rows() {
-            return (x.as_ptr().wrapping_add(rows.start * stride + inputs.start), stride);
+    fn transpose(&self, panels: Range<usize>, run: &Range<usize>, transposed: &mut [f32]) {
+        let length = TransposedPanel::<E>::words(run.len().div_ceil(PANEL));
+        if !self.spec.transpose_weight || length == 0 {
+            return;
         }
-        for (row, to) in rows.clone().zip(copy.chunks_exact_mut(self.copied_stride())) {
-            to[..inputs.len()].copy_from_slice(&x[row * stride..][inputs.clone()]);
+        for (panel, to) in panels.zip(transposed.chunks_exact_mut(length)) {
+            self.spec.isa.run(TransposedPanel {
+                packed: self.packed.as_slice(),
+                inputs: self.spec.outputs,
+                first: panel * PANEL,
+                panels: run.start / PANEL..run.end.div_ceil(PANEL),
+                to,
+            });
         }
-        (copy.as_ptr(), self.copied_stride())
     }
 }
 
-impl Kernel for Linear {
+/// Words of scratch memory, in this order.
+struct Lengths {
+    v: usize,
+    u: usize,
+    transposed: usize,
+    sums: usize,
+    x: usize,
+}
+
+impl<E: Element + Written> Kernel for Linear<E> {
     fn parts(&self) -> usize {
         self.grid.parts()
     }
 
     fn scratch_bytes(&self) -> usize {
-        let rank = self.low_rank.map_or(0, |term| term.rank);
-        let copied = if self.copies_rows() { self.grid.block_rows() * self.copied_stride() } else { 0 };
-        (rank * PANEL + copied) * size_of::<f32>()
+        let Lengths { v, u, transposed, sums, x } = self.lengths();
+        (v + u + transposed + sums + x) * size_of::<f32>()
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
-        let LinearSpec { inputs: depth, outputs, isa, .. } = self.spec;
         let (rows, panels) = self.grid.part(part);
+        let lengths = self.lengths();
         let mut scratch = Scratch::new(scratch);
-        let v_panel = scratch.take(self.low_rank.map_or(0, |term| term.rank) * PANEL);
-        let copy = scratch.rest();
-        for inputs in self.input_blocks() {
-            let (x, x_stride) = self.input_rows(&rows, &inputs, copy);
-            let last = inputs.end == depth;
-            let low_rank = self.low_rank.filter(|_| last);
-            let residual = self.residual.filter(|_| last);
-            for panel in panels.clone() {
-                let at = rows.start * outputs + panel * PANEL;
-                let base = Factors {
-                    x,
-                    x_stride,
-                    x_step: 1,
-                    panel: self.packed_panel(panel, &inputs),
-                    panel_stride: PANEL,
-                    depth: inputs.len(),
-                    next: self.packed_panel((panel + 1).min(panels.end - 1), &inputs),
-                };
-                let strip = Strip {
-                    base,
-                    low_rank: low_rank.map_or(Factors::NONE, |term| {
-                        self.low_rank_factors(&term, rows.start, panel, v_panel)
-                    }),
-                    residual: residual.map_or(std::ptr::null(), |r| r.as_slice().as_ptr().wrapping_add(at)),
-                    y: self.y.as_mut_ptr().wrapping_add(at),
-                    y_stride: outputs,
-                    rows: rows.len(),
-                    columns: self.grid.panel_columns(panel),
-                    accumulate: inputs.start > 0,
-                };
-                // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
-                unsafe { strip.compute(isa) };
+        let mut pass = Pass {
+            linear: self,
+            first_row: rows.start,
+            panels: panels.clone(),
+            v: scratch.take(lengths.v),
+            u: scratch.take(lengths.u),
+            transposed: scratch.take(lengths.transposed),
+            sums: scratch.take(lengths.sums),
+            x: scratch.take(lengths.x),
+        };
+        self.pack_low_rank(panels.clone(), pass.v);
+        let blocks = rows.len().div_ceil(MULTIPLIED_ROWS);
+        for run in self.runs() {
+            self.transpose(panels.clone(), &run, pass.transposed);
+            for block in 0..blocks {
+                let block = even_rows(rows.len(), blocks, block);
+                pass.multiply(rows.start + block.start..rows.start + block.end, &run);
             }
         }
+    }
+}
+
+/// What a part holds while it goes through runs of k and blocks of rows.
+struct Pass<'a, E> {
+    linear: &'a Linear<E>,
+    first_row: usize,
+    panels: Range<usize>,
+    v: &'a mut [f32],
+    u: &'a mut [f32],
+    transposed: &'a mut [f32],
+    sums: &'a mut [f32],
+    x: &'a mut [f32],
+}
+
+impl<E: Element + Written> Pass<'_, E> {
+    /// All panels of a block of rows.
+    fn multiply(&mut self, rows: Range<usize>, run: &Range<usize>) {
+        let linear = self.linear;
+        let LinearSpec { inputs, outputs, isa, .. } = linear.spec;
+        let last = run.end == inputs;
+        let x = Rows { values: linear.x.as_slice(), width: inputs };
+        let (x, x_stride) = x.read(rows.clone(), run, self.x);
+        for (index, panel) in self.panels.clone().enumerate() {
+            let at = rows.start * outputs + panel * PANEL;
+            let (panel_words, next) = self.panel(index, run);
+            let low_rank = match linear.low_rank {
+                Some(term) if last => {
+                    let v = self.v.as_ptr().wrapping_add(index * term.panel_words());
+                    term.factors(rows.clone(), v, self.u)
+                }
+                _ => Factors::NONE,
+            };
+            let residual = linear.residual.map_or(std::ptr::null(), |r| r.as_slice()[at..].as_ptr());
+            let depth = words::<E>(run.len());
+            let strip = Strip {
+                pairs: E::PAIR == 2,
+                base: Factors { x, x_stride, panel: panel_words, depth, next, ..Factors::NONE },
+                low_rank,
+                partial: self.partial(rows.start, index, run),
+                output: E::output(linear.y.as_mut_ptr().wrapping_add(at), residual),
+                y_stride: outputs,
+                rows: rows.len(),
+                columns: linear.grid.panel_columns(panel),
+            };
+            // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
+            unsafe { strip.compute(isa) };
+        }
+    }
+
+    /// A panel for this run of k, and the one after it.
+    fn panel(&self, index: usize, run: &Range<usize>) -> (*const f32, *const f32) {
+        let linear = self.linear;
+        let next = (index + 1).min(self.panels.len() - 1);
+        let (start, length) = if linear.spec.transpose_weight {
+            (self.transposed.as_ptr(), TransposedPanel::<E>::words(run.len().div_ceil(PANEL)))
+        } else {
+            let length = words::<E>(linear.spec.inputs) * PANEL;
+            let skipped = self.panels.start * length + words::<E>(run.start) * PANEL;
+            (linear.packed.as_slice().as_ptr().cast::<f32>().wrapping_add(skipped), length)
+        };
+        (start.wrapping_add(index * length), start.wrapping_add(next * length))
+    }
+
+    /// Where sums wait for the next run: in y if it is f32.
+    fn partial(&mut self, row: usize, panel: usize, run: &Range<usize>) -> Partial {
+        let LinearSpec { inputs, outputs, .. } = self.linear.spec;
+        let (sums, stride) = if E::PAIR == 1 {
+            let at = row * outputs + (self.panels.start + panel) * PANEL;
+            (self.linear.y.as_mut_ptr().wrapping_add(at).cast(), outputs)
+        } else {
+            let stride = self.linear.grid.block_panels() * PANEL;
+            (self.sums.as_mut_ptr().wrapping_add((row - self.first_row) * stride + panel * PANEL), stride)
+        };
+        Partial { sums, stride, add: run.start > 0, keep: run.end < inputs }
     }
 }

@@ -1,7 +1,9 @@
+use half::bf16;
 use proptest::prelude::*;
 
 use super::{Linear, LinearSpec, LowRankTerm};
-use crate::kernels::pack::{Pack, PackSpec, packed_len};
+use crate::kernels::matmul::Written;
+use crate::kernels::pack::{Element, Pack, PackSpec, packed_len};
 use crate::kernels::simd::Isa;
 use crate::kernels::testing::{Matrix, assert_close, run};
 use crate::kernels::{In, Out};
@@ -18,36 +20,43 @@ struct Case {
     seed: u64,
 }
 
-fn check(case: Case) {
+fn check<E: Element + Written>(case: Case) {
     let Case { rows, inputs, outputs, rank, seed, .. } = case;
-    let x = Matrix::random(rows, inputs, seed);
-    let weight = Matrix::random(inputs, outputs, seed + 1);
-    let u = Matrix::random(rows, rank, seed + 2);
-    let v = Matrix::random(rank, outputs, seed + 3);
-    let residual = Matrix::random(rows, outputs, seed + 4);
+    let mut x = Matrix::random(rows, inputs, seed);
+    let mut weight = Matrix::random(inputs, outputs, seed + 1);
+    let mut u = Matrix::random(rows, rank, seed + 2);
+    let mut v = Matrix::random(rank, outputs, seed + 3);
+    let mut residual = Matrix::random(rows, outputs, seed + 4);
+    let [x_stored, u_stored, residual_stored] = [&mut x, &mut u, &mut residual].map(Matrix::rounded::<E>);
+    weight.rounded::<E>();
+    v.rounded::<E>();
+    // bf16 holds v times a power of two exactly.
+    let scale: f32 = if E::PAIR == 1 { 0.75 } else { 0.5 };
     let mut expected = x.times(&weight);
     for (y, low_rank) in expected.iter_mut().zip(u.times(&v)) {
-        *y += 0.75 * low_rank;
+        *y += f64::from(scale) * low_rank;
     }
     if case.residual {
         expected.iter_mut().zip(&residual.values).for_each(|(y, r)| *y += f64::from(*r));
     }
 
-    let stored = if case.transpose_weight { weight } else { weight.transposed() };
-    let v = if case.transpose_v { v } else { v.transposed() };
-    let mut packed = vec![f32::NAN; packed_len::<f32>(outputs, inputs)];
-    let spec = PackSpec { outputs, inputs, transpose_weight: case.transpose_weight };
-    run(&Pack::new(stored.span(), Out::of(&mut packed), spec).unwrap());
+    let mut stored = if case.transpose_weight { weight } else { weight.transposed() };
+    let v = if case.transpose_v { v } else { v.transposed() }.rounded::<E>();
+    let (n, k) = (stored.rows, stored.columns);
+    let mut packed = vec![E::narrow(f32::NAN); packed_len::<E>(n, k)];
+    let spec = PackSpec { outputs: n, inputs: k };
+    run(&Pack::new(In::of(&stored.rounded::<E>()), Out::of(&mut packed), spec).unwrap());
     for isa in Isa::available() {
-        let mut y = vec![f32::NAN; rows * outputs];
-        let term = LowRankTerm { u: u.span(), v: v.span(), rank, scale: 0.75, transpose: case.transpose_v };
+        let mut y = vec![E::narrow(f32::NAN); rows * outputs];
+        let (u, v) = (In::of(&u_stored), In::of(&v));
+        let term = LowRankTerm { u, v, rank, scale, transpose: case.transpose_v };
         let kernel = Linear::new(
-            x.span(),
+            In::of(&x_stored),
             In::of(&packed),
             (rank > 0).then_some(term),
-            case.residual.then(|| residual.span()),
+            case.residual.then(|| In::of(&residual_stored)),
             Out::of(&mut y),
-            LinearSpec { rows, inputs, outputs, isa },
+            LinearSpec { rows, inputs, outputs, transpose_weight: case.transpose_weight, isa },
         );
         run(&kernel.unwrap());
         assert_close(&y, &expected, inputs + rank, &format!("{isa:?} {case:?}"));
@@ -64,34 +73,43 @@ proptest! {
         seed in any::<u32>(),
     ) {
         let seed = u64::from(seed);
-        check(Case { rows, inputs, outputs, rank, transpose_v, transpose_weight, residual, seed });
+        let case = Case { rows, inputs, outputs, rank, transpose_v, transpose_weight, residual, seed };
+        check::<f32>(case);
+        check::<bf16>(case);
     }
 }
 
 #[test]
 fn agrees_with_f64_where_k_is_cut_and_rows_are_copied() {
-    for (rows, inputs, outputs, rank) in
-        [(59, 1600, 70, 64), (30, 2048, 33, 8), (3, 4096, 100, 0), (113, 1024, 65, 5)]
-    {
-        let flags = rank % 2 == 0;
-        let case = Case {
-            rows,
-            inputs,
-            outputs,
-            rank,
-            transpose_v: flags,
-            transpose_weight: !flags,
-            residual: true,
-            seed: 7,
-        };
-        check(case);
+    for (rows, inputs, outputs, rank) in [
+        (59, 1600, 70, 64),
+        (30, 2048, 33, 8),
+        (3, 4096, 100, 0),
+        (113, 1024, 65, 5),
+        (20, 3301, 40, 3),
+        (600, 65, 100, 8),
+    ] {
+        for (transpose_weight, transpose_v) in [(false, true), (true, false)] {
+            let case = Case {
+                rows,
+                inputs,
+                outputs,
+                rank,
+                transpose_v,
+                transpose_weight,
+                residual: transpose_v,
+                seed: 7,
+            };
+            check::<f32>(case);
+            check::<bf16>(case);
+        }
     }
 }
 
 #[test]
 fn wrong_lengths_are_refused() {
-    let x = [0.0; 6];
+    let x = [0.0f32; 6];
     let mut y = [0.0; 4];
-    let spec = LinearSpec { rows: 2, inputs: 3, outputs: 2, isa: Isa::Portable };
+    let spec = LinearSpec { rows: 2, inputs: 3, outputs: 2, transpose_weight: false, isa: Isa::Portable };
     assert!(Linear::new(In::of(&x), In::of(&x), None, None, Out::of(&mut y), spec).is_err());
 }

@@ -9,13 +9,13 @@ impl Kernel for MatMul<f64> {
     }
 
     fn run(&self, part: usize, _scratch: &mut [u8]) {
-        let MatMulSpec { rows, inner, columns, .. } = self.spec;
+        let MatMulSpec { rows, inner, columns, transpose_left, transpose_right, .. } = self.spec;
         let blocks = rows.div_ceil(PART_ROWS);
         let (matrix, first) = (part / blocks, part % blocks * PART_ROWS);
         let left = &self.left.as_slice()[matrix * rows * inner..][..rows * inner];
         let right = &self.right.as_slice()[matrix * inner * columns..][..inner * columns];
-        let (left_row, left_step) = self.left_strides();
-        let (right_step, right_column) = self.right_strides();
+        let (left_row, left_step) = if transpose_left { (1, rows) } else { (inner, 1) };
+        let (right_step, right_column) = if transpose_right { (1, inner) } else { (columns, 1) };
         for row in first..rows.min(first + PART_ROWS) {
             let start = (matrix * rows + row) * columns;
             // SAFETY: rows are disjoint, and each belongs to one part.

@@ -2,10 +2,19 @@ use std::ops::Range;
 
 use crate::kernels::pack::PANEL;
 
-/// Bytes of panels that the row blocks of one column block read one after another: they stay in the shared cache.
-const BLOCK_PANEL_BYTES: usize = 4 << 20;
-/// Parts wanted where the extents allow it.
-const MIN_PARTS: usize = 48;
+/// Most rows and bytes of panels that one part of a product should take.
+#[derive(Debug, Clone, Copy)]
+pub struct Block {
+    pub rows: usize,
+    /// Bytes of a panel, and of the panels of one part.
+    pub panel_bytes: usize,
+    pub bytes: usize,
+    /// Parts wanted where the extents allow it.
+    pub parts: usize,
+}
+
+/// Parts that keep many threads evenly busy.
+pub const MANY_PARTS: usize = 48;
 
 /// How the output of a product is split: blocks of rows by blocks of panels.
 ///
@@ -13,21 +22,20 @@ const MIN_PARTS: usize = 48;
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
     rows: usize,
-    block_rows: usize,
     columns: usize,
     row_blocks: usize,
     panel_blocks: usize,
 }
 
 impl Grid {
-    /// For an output [rows, columns] cut into blocks of so many rows, whose panels take `panel_bytes` each.
-    pub fn new(rows: usize, block_rows: usize, columns: usize, panel_bytes: usize) -> Self {
+    /// For an output [rows, columns].
+    pub fn new(rows: usize, columns: usize, block: Block) -> Self {
         let panels = columns.div_ceil(PANEL);
-        let row_blocks = rows.div_ceil(block_rows);
-        let for_cache = (panels * panel_bytes).div_ceil(BLOCK_PANEL_BYTES);
-        let for_threads = MIN_PARTS.div_ceil(row_blocks.max(1));
+        let row_blocks = rows.div_ceil(block.rows);
+        let for_cache = (panels * block.panel_bytes).div_ceil(block.bytes);
+        let for_threads = block.parts.div_ceil(row_blocks.max(1));
         let panel_blocks = for_cache.max(for_threads).min(panels);
-        Self { rows, block_rows, columns, row_blocks, panel_blocks }
+        Self { rows, columns, row_blocks, panel_blocks }
     }
 
     pub fn parts(&self) -> usize {
@@ -36,14 +44,18 @@ impl Grid {
 
     /// Most rows that a part has.
     pub fn block_rows(&self) -> usize {
-        self.rows.min(self.block_rows)
+        self.rows.min(2 * self.rows.div_ceil(2).div_ceil(self.row_blocks.max(1)))
+    }
+
+    /// Most panels that a part has.
+    pub fn block_panels(&self) -> usize {
+        self.columns.div_ceil(PANEL).div_ceil(self.panel_blocks.max(1))
     }
 
     /// The rows and the panels of one part.
     pub fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
         let panels = self.columns.div_ceil(PANEL);
-        let first = part % self.row_blocks * self.block_rows;
-        let rows = first..self.rows.min(first + self.block_rows);
+        let rows = even_rows(self.rows, self.row_blocks, part % self.row_blocks);
         (rows, even(panels, self.panel_blocks, part / self.row_blocks))
     }
 
@@ -53,7 +65,13 @@ impl Grid {
     }
 }
 
+/// Piece `index` of so many rows cut into `pieces`, all but the last even: tiles have even heights.
+pub fn even_rows(rows: usize, pieces: usize, index: usize) -> Range<usize> {
+    let pairs = even(rows.div_ceil(2), pieces, index);
+    2 * pairs.start..rows.min(2 * pairs.end)
+}
+
 /// Piece `index` of `length` cut into `pieces` of nearly equal size.
-fn even(length: usize, pieces: usize, index: usize) -> Range<usize> {
+pub fn even(length: usize, pieces: usize, index: usize) -> Range<usize> {
     length * index / pieces..length * (index + 1) / pieces
 }

@@ -2,14 +2,20 @@
 
 mod double;
 mod grid;
+mod output;
+mod product;
+mod rows;
 mod scratch;
-mod single;
+mod side;
 mod strip;
 #[cfg(test)]
 mod tests;
 
-pub(in crate::kernels) use grid::Grid;
+pub(in crate::kernels) use grid::{Block, Grid, MANY_PARTS, even, even_rows};
+pub(in crate::kernels) use output::{Output, Partial, Written};
+pub(in crate::kernels) use rows::Rows;
 pub(in crate::kernels) use scratch::Scratch;
+pub(in crate::kernels) use side::Side;
 pub(in crate::kernels) use strip::{Factors, Strip, TILE_ROWS};
 
 use super::simd::Isa;
@@ -32,33 +38,24 @@ pub struct MatMulSpec {
     pub isa: Isa,
 }
 
-/// `[batch, rows, inner]` times `[batch, inner, columns]`, for f32 and, in plain loops, f64.
+/// `[batch, rows, inner]` times `[batch, inner, columns]`: f32 or bf16 summed in f32, or f64 in plain loops. A product
+/// of bf16 may be f32.
 #[derive(Debug)]
-pub struct MatMul<T> {
-    left: In<T>,
-    right: In<T>,
-    product: Out<T>,
+pub struct MatMul<E, P = E> {
+    left: In<E>,
+    right: In<E>,
+    product: Out<P>,
     spec: MatMulSpec,
 }
 
-impl<T> MatMul<T> {
+impl<E, P> MatMul<E, P> {
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
-    pub fn new(left: In<T>, right: In<T>, product: Out<T>, spec: MatMulSpec) -> Result<Self> {
+    pub fn new(left: In<E>, right: In<E>, product: Out<P>, spec: MatMulSpec) -> Result<Self> {
         let MatMulSpec { batch, rows, inner, columns, .. } = spec;
         expect_len("the left side of a product", left.len(), batch * rows * inner)?;
         expect_len("the right side of a product", right.len(), batch * inner * columns)?;
         expect_len("the product", product.len(), batch * rows * columns)?;
         Ok(Self { left, right, product, spec })
-    }
-
-    /// Elements between (rows, inner) of the left side.
-    fn left_strides(&self) -> (usize, usize) {
-        if self.spec.transpose_left { (1, self.spec.rows) } else { (self.spec.inner, 1) }
-    }
-
-    /// Elements between (inner, columns) of the right side.
-    fn right_strides(&self) -> (usize, usize) {
-        if self.spec.transpose_right { (1, self.spec.inner) } else { (self.spec.columns, 1) }
     }
 }

@@ -1,5 +1,9 @@
-//! The inner kernel of every f32 matrix product: many rows times one panel.
+//! The inner kernel of every f32 and bf16 matrix product: many rows times one panel.
+//!
+//! Both element types are read in words of 32 bits, an f32 or a pair of bf16 that are neighbours along k, so that one
+//! loop serves both: only the instruction that adds a word's products differs.
 
+use super::output::{Output, Partial};
 use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{Isa, Vector, Vectorized, prefetch};
 
@@ -21,18 +25,21 @@ macro_rules! each_row {
     };
 }
 
-/// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`.
+/// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`, in words.
 #[derive(Debug, Clone, Copy)]
 pub struct Factors {
     pub x: *const f32,
-    /// Elements between rows of x.
+    /// Words between rows of x.
     pub x_stride: usize,
-    /// Elements between consecutive k of x: 1, or more where x is stored transposed.
+    /// Words between consecutive k of x: 1, or more where x is stored transposed.
     pub x_step: usize,
     pub panel: *const f32,
-    /// Elements between rows of the panel.
+    /// Words between rows of the panel.
     pub panel_stride: usize,
     pub depth: usize,
+    /// How many runs of `depth` there are: the panel goes on, x continues `x_segment` words further.
+    pub segments: usize,
+    pub x_segment: usize,
     /// The panel that is read next, to fetch while this one is multiplied; null if unknown.
     pub next: *const f32,
 }
@@ -44,77 +51,87 @@ impl Factors {
         x_stride: 0,
         x_step: 1,
         panel: std::ptr::null(),
-        panel_stride: 0,
+        panel_stride: PANEL,
         depth: 0,
+        segments: 1,
+        x_segment: 0,
         next: std::ptr::null(),
     };
 }
 
-/// `y [rows, columns] (+)= base + low_rank (+ residual)`, at most [`PANEL`] columns wide.
-///
+/// `y [rows, columns] = base + low_rank`, and what [`Output`] and [`Partial`] add.
 #[derive(Debug, Clone, Copy)]
 pub struct Strip {
+    /// Words are pairs of bf16.
+    pub pairs: bool,
     pub base: Factors,
     pub low_rank: Factors,
-    /// Shares y's stride; null where there is none.
-    pub residual: *const f32,
-    pub y: *mut f32,
+    pub partial: Partial,
+    pub output: Output,
     /// Elements between rows of y.
     pub y_stride: usize,
     pub rows: usize,
     pub columns: usize,
-    /// Adds to what y holds.
-    pub accumulate: bool,
 }
 
 /// A strip whose pointers someone has vouched for.
-struct Vouched(Strip);
+struct Vouched<const PAIRS: bool>(Strip);
 
-impl Vectorized for Vouched {
+impl<const PAIRS: bool> Vectorized for Vouched<PAIRS> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
         // Rows and vectors per tile: as many accumulators as the registers hold beside one row of the panel.
-        match V::LANES {
-            16 if self.0.columns <= 16 => self.0.tiles::<V, 1>(14),
-            16 => self.0.tiles::<V, 2>(14),
-            8 if V::REGISTERS < 16 => self.0.tiles::<V, 1>(4),
-            8 => self.0.tiles::<V, 2>(6),
-            _ => self.0.tiles::<V, 4>(6),
+        match (V::LANES, self.0.columns) {
+            (16, ..=16) => self.0.tiles::<V, 1, PAIRS>(14),
+            (16, ..=32) => self.0.tiles::<V, 2, PAIRS>(14),
+            (16, _) => self.0.tiles::<V, 3, PAIRS>(8),
+            (8, _) if V::REGISTERS < 16 => self.0.tiles::<V, 1, PAIRS>(4),
+            (8, _) => self.0.tiles::<V, 2, PAIRS>(6),
+            _ => self.0.tiles::<V, 4, PAIRS>(6),
         }
     }
 }
 
 impl Strip {
     /// # Safety
-    /// Every pointer is valid for the extents, panels over all [`PANEL`] columns; no other thread touches this y.
+    /// Every pointer is valid for the extents, panels over whole vectors of columns; no other thread touches this y.
     pub unsafe fn compute(self, isa: Isa) {
-        debug_assert!(self.columns <= PANEL);
-        isa.run(Vouched(self));
+        if self.pairs {
+            isa.for_pairs().run(Vouched::<true>(self));
+        } else {
+            isa.run(Vouched::<false>(self));
+        }
     }
 
     #[inline(always)]
-    fn tiles<V: Vector, const C: usize>(&self, tile_rows: usize) {
+    fn tiles<V: Vector, const C: usize, const PAIRS: bool>(&self, tile_rows: usize) {
         for column in (0..self.columns).step_by(C * V::LANES) {
             let mut row = 0;
             while row < self.rows {
-                let rows =
-                    TILES.into_iter().find(|&rows| rows <= tile_rows.min(self.rows - row)).unwrap_or(1);
+                let rows = next_tile(self.rows - row, tile_rows);
                 // SAFETY: the extents lie within those that the strip promises.
-                unsafe { self.tile_of_rows::<V, C>(row, column, rows) };
+                unsafe { self.tile_of_rows::<V, C, PAIRS>(row, column, rows) };
                 row += rows;
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn tile_of_rows<V: Vector, const C: usize>(&self, row: usize, column: usize, rows: usize) {
+    unsafe fn tile_of_rows<V: Vector, const C: usize, const PAIRS: bool>(
+        &self,
+        row: usize,
+        column: usize,
+        rows: usize,
+    ) {
         macro_rules! by_rows {
             ($($n:literal)*) => {
                 match rows {
                     // SAFETY: as promised by the caller.
-                    $($n if $n <= 6 || V::LANES == 16 => unsafe { self.tile::<V, $n, C>(row, column) },)*
+                    $($n if $n <= 6 || V::LANES == 16 && $n * C <= 28 => unsafe {
+                        self.tile::<V, $n, C, PAIRS>(row, column)
+                    },)*
                     _ => debug_assert!(!TILES.contains(&rows)),
                 }
             };
@@ -124,48 +141,41 @@ impl Strip {
 
     /// R rows and C vectors, accumulated in registers.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const R: usize, const C: usize>(&self, row: usize, column: usize) {
+    unsafe fn tile<V: Vector, const R: usize, const C: usize, const PAIRS: bool>(
+        &self,
+        row: usize,
+        column: usize,
+    ) {
         let mut sums = [[V::zero(); C]; R];
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
             for factors in [&self.base, &self.low_rank] {
-                multiply(&mut sums, factors, row, column);
+                for segment in 0..factors.segments {
+                    multiply::<V, R, C, PAIRS>(&mut sums, factors, segment, row, column);
+                }
             }
             each_row!(I in 0..R {
-                let at = (row + I) * self.y_stride + column;
                 for (j, &sum) in sums[I].iter().enumerate() {
-                    self.finish(sum, at + j * V::LANES, column + j * V::LANES);
+                    let column = column + j * V::LANES;
+                    let count = self.columns.saturating_sub(column).min(V::LANES);
+                    if let Some(sum) = self.partial.pass(sum, row + I, column, count) {
+                        self.output.store(sum, (row + I) * self.y_stride + column, count);
+                    }
                 }
             });
         }
     }
+}
 
-    /// Adds the residual and what y holds, and stores one vector.
-    #[inline(always)]
-    unsafe fn finish<V: Vector>(&self, mut sum: V, at: usize, column: usize) {
-        let count = self.columns.saturating_sub(column).min(V::LANES);
-        // SAFETY: `count` elements from `at` on lie within y and the residual.
-        unsafe {
-            let y = self.y.add(at);
-            if count == V::LANES {
-                if self.accumulate {
-                    sum = sum.add(V::load(y));
-                }
-                if !self.residual.is_null() {
-                    sum = sum.add(V::load(self.residual.add(at)));
-                }
-                sum.store(y);
-            } else if count > 0 {
-                if self.accumulate {
-                    sum = sum.add(V::load_partial(y, count));
-                }
-                if !self.residual.is_null() {
-                    sum = sum.add(V::load_partial(self.residual.add(at), count));
-                }
-                sum.store_partial(y, count);
-            }
-        }
-    }
+/// Rows of the next tile: of nearly equal height, so that no tile is left with too few sums to hide latencies.
+#[inline(always)]
+fn next_tile(left: usize, most: usize) -> usize {
+    let even = left.div_ceil(left.div_ceil(most));
+    TILES
+        .into_iter()
+        .rev()
+        .find(|&rows| rows >= even && rows <= left.min(most))
+        .unwrap_or_else(|| TILES.into_iter().find(|&rows| rows <= left.min(most)).unwrap_or(1))
 }
 
 /// Tiles that share the fetching of the next panel.
@@ -174,57 +184,75 @@ const FETCHING_TILES: usize = 4;
 const STEPS: usize = 4;
 
 #[inline(always)]
-unsafe fn multiply<V: Vector, const R: usize, const C: usize>(
+unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>(
     sums: &mut [[V; C]; R],
     factors: &Factors,
+    segment: usize,
     row: usize,
     column: usize,
 ) {
-    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next } = factors;
+    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next, x_segment, .. } = factors;
     // Each tile fetches its share of the next panel, two lines at a time.
-    let mut ahead = next.wrapping_add((row / TILE_ROWS % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
-    let mut panel = panel.wrapping_add(column);
+    let fetch = !next.is_null();
+    let mut ahead = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+    let mut panel = panel.wrapping_add(segment * depth * panel_stride + column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
-    let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
+    let mut x: [*const f32; 5] =
+        std::array::from_fn(|i| x.wrapping_add(segment * x_segment + (row + 3 * i) * x_stride));
     let x_stride = x_stride * size_of::<f32>();
     // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
     unsafe {
         let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
         for _ in 0..unrolled {
-            prefetch(ahead);
-            prefetch(ahead.wrapping_add(PANEL / 2));
-            ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
-            step::<V, R, C, 0>(sums, &x, x_stride, panel);
-            step::<V, R, C, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
-            step::<V, R, C, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
-            step::<V, R, C, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
+            if fetch {
+                prefetch(ahead);
+                prefetch(ahead.wrapping_add(PANEL / 2));
+                ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
+            }
+            step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
+            step::<V, R, C, PAIRS, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
+            step::<V, R, C, PAIRS, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
+            step::<V, R, C, PAIRS, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
             x = x.map(|x| x.wrapping_add(STEPS));
             panel = panel.wrapping_add(STEPS * panel_stride);
         }
         for _ in 0..depth - unrolled * STEPS {
-            step::<V, R, C, 0>(sums, &x, x_stride, panel);
+            if fetch {
+                prefetch(ahead);
+                ahead = ahead.wrapping_add(PANEL / FETCHING_TILES);
+            }
+            step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
             x = x.map(|x| x.wrapping_add(x_step));
             panel = panel.wrapping_add(panel_stride);
         }
     }
 }
 
-/// One k: a column of x, its stride in bytes, times a row of the panel.
+/// One word of k: a column of x, its stride in bytes, times a row of the panel.
 #[inline(always)]
-unsafe fn step<V: Vector, const R: usize, const C: usize, const K: usize>(
+unsafe fn step<V: Vector, const R: usize, const C: usize, const PAIRS: bool, const K: usize>(
     sums: &mut [[V; C]; R],
     x: &[*const f32; 5],
     x_stride: usize,
     panel: *const f32,
 ) {
-    // SAFETY: as promised to `multiply`.
+    macro_rules! add {
+        ($sums:expr, $weights:expr, $index:literal, $x:expr) => {
+            if PAIRS {
+                V::add_pairs::<C, $index, K>($sums, $weights, $x, x_stride)
+            } else {
+                V::add_products::<C, $index, K>($sums, $weights, $x, x_stride)
+            }
+        };
+    }
+    // SAFETY: as promised to `multiply`; `Strip::compute` chose the instruction set.
     unsafe {
         let weights: [V; C] = std::array::from_fn(|j| V::load(panel.wrapping_add(j * V::LANES)));
         each_row!(I in 0..R {
             match I % 3 {
-                0 => V::add_products::<C, 0, K>(&mut sums[I], &weights, x[I / 3], x_stride),
-                1 => V::add_products::<C, 1, K>(&mut sums[I], &weights, x[I / 3], x_stride),
-                _ => V::add_products::<C, 2, K>(&mut sums[I], &weights, x[I / 3], x_stride),
+                0 => add!(&mut sums[I], &weights, 0, x[I / 3]),
+                1 => add!(&mut sums[I], &weights, 1, x[I / 3]),
+                _ => add!(&mut sums[I], &weights, 2, x[I / 3]),
             }
         });
     }

@@ -40,7 +40,7 @@ impl<E: Element> Kernel for PackedEmbedding<E> {
             // SAFETY: parts are disjoint ranges of rows.
             let y = unsafe { self.y.range(i * self.width..(i + 1) * self.width) };
             if id >= self.rows {
-                y.fill(E::ZERO);
+                y.fill(E::narrow(0.0));
                 continue;
             }
             let panel = &self.packed.as_slice()[id / PANEL * panel_len..][..panel_len];
@@ -60,20 +60,21 @@ mod tests {
 
     fn check<E: Element + PartialEq + std::fmt::Debug>(rows: usize, width: usize) {
         let table = Matrix::random(rows, width, 3);
-        let mut packed = vec![E::ZERO; packed_len::<E>(rows, width)];
+        let mut packed = vec![E::narrow(0.0); packed_len::<E>(rows, width)];
         let panel_len = packed_len::<E>(PANEL, width);
         for (row, values) in table.values.chunks(width).enumerate() {
             for (k, &value) in values.iter().enumerate() {
-                packed[row / PANEL * panel_len + offset::<E>(k, row % PANEL)] = E::from_f32(value);
+                packed[row / PANEL * panel_len + offset::<E>(k, row % PANEL)] = E::narrow(value);
             }
         }
         let ids = [rows as u32 - 1, 0, u32::MAX, rows as u32 / 2, rows as u32];
-        let mut y = vec![E::from_f32(f32::NAN); ids.len() * width];
+        let mut y = vec![E::narrow(f32::NAN); ids.len() * width];
         run(&PackedEmbedding::new([rows, width], In::of(&packed), In::of(&ids), Out::of(&mut y)).unwrap());
         for (&id, row) in ids.iter().zip(y.chunks(width)) {
             let expected = table.values.chunks(width).nth(id as usize);
-            let expected = expected
-                .map_or(vec![E::ZERO; width], |row| row.iter().map(|&value| E::from_f32(value)).collect());
+            let expected = expected.map_or(vec![E::narrow(0.0); width], |row| {
+                row.iter().map(|&value| E::narrow(value)).collect()
+            });
             assert_eq!(row, expected, "row {id} of {rows} x {width}");
         }
     }

@@ -1,20 +1,26 @@
 //! Frozen weights laid out once for the matrix kernels.
 //!
-//! A packed weight is a row of panels, each holding [`PANEL`] outputs of the product: [n / PANEL, k, PANEL] for f32,
+//! A packed weight [n, k] is a row of panels, each holding [`PANEL`] outputs: [n / PANEL, k, PANEL] for f32,
 //! [n / PANEL, k / 2, PANEL, 2] for bf16, whose dot product takes pairs of k. Outputs beyond n and the odd last k of
 //! bf16 are zero. The layout is the same for every instruction set, so that a packed weight can be stored.
+//!
+//! The product with the transposed weight reads the same panels: [`TransposedPanel`].
 
 mod embedding;
 #[cfg(test)]
 mod tests;
+mod transposed;
 
-pub use embedding::PackedEmbedding;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::split::expect_len;
-use super::{In, Kernel, Out};
+use super::{In, Kernel, Out, number};
 use crate::error::Result;
+
+pub use embedding::PackedEmbedding;
+pub use transposed::{TransposedPanel, split_halves};
 
 /// Outputs per panel: two AVX-512 vectors.
 pub const PANEL: usize = 32;
@@ -23,43 +29,22 @@ pub const PANEL: usize = 32;
 const PANELS_PER_PART: usize = 4;
 
 /// A number that a weight can be stored in.
-pub trait Element: Copy + Send + Sync + 'static {
-    /// How many consecutive k lie together in a panel.
+pub trait Element: number::Element {
+    /// How many consecutive k lie together in a word of 32 bits.
     const PAIR: usize;
-    const ZERO: Self;
-
-    fn from_f32(value: f32) -> Self;
-    fn to_f32(self) -> f32;
 }
 
 impl Element for f32 {
     const PAIR: usize = 1;
-    const ZERO: Self = 0.0;
-
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        value
-    }
-
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
 }
 
 impl Element for bf16 {
     const PAIR: usize = 2;
-    const ZERO: Self = bf16::ZERO;
+}
 
-    #[inline(always)]
-    fn from_f32(value: f32) -> Self {
-        bf16::from_f32(value)
-    }
-
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        bf16::to_f32(self)
-    }
+/// Words of 32 bits that a run of k takes.
+pub fn words<E: Element>(k: usize) -> usize {
+    k.div_ceil(E::PAIR)
 }
 
 /// How many elements a packed weight of n outputs and k inputs takes.
@@ -67,18 +52,16 @@ pub fn packed_len<E: Element>(n: usize, k: usize) -> usize {
     n.next_multiple_of(PANEL) * k.next_multiple_of(E::PAIR)
 }
 
-/// The product that a weight is packed for: [rows, inputs] -> [rows, outputs].
+/// The extents of a weight: [n, k].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackSpec {
     /// n
     pub outputs: usize,
-    /// k, the contracted extent.
+    /// k
     pub inputs: usize,
-    /// The weight is stored [inputs, outputs] instead of [outputs, inputs].
-    pub transpose_weight: bool,
 }
 
-/// Lays a weight out in panels.
+/// Lays a weight [n, k] out in panels.
 #[derive(Debug)]
 pub struct Pack<S, D> {
     weight: In<S>,
@@ -90,33 +73,28 @@ impl<S: Element, D: Element> Pack<S, D> {
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
     pub fn new(weight: In<S>, packed: Out<D>, spec: PackSpec) -> Result<Self> {
-        let PackSpec { outputs, inputs, .. } = spec;
+        let PackSpec { outputs, inputs } = spec;
         expect_len("the weight to pack", weight.len(), outputs * inputs)?;
         expect_len("the packed weight", packed.len(), packed_len::<D>(outputs, inputs))?;
         Ok(Self { weight, packed, spec })
     }
+}
 
-    fn pack_panel(&self, first: usize, panel: &mut [D]) {
-        let PackSpec { outputs, inputs, transpose_weight } = self.spec;
-        let weight = self.weight.as_slice();
-        let columns = PANEL.min(outputs - first);
-        if columns < PANEL || inputs % D::PAIR > 0 {
-            panel.fill(D::ZERO);
-        }
-        if transpose_weight {
-            for k in 0..inputs {
-                let row = &weight[k * outputs + first..][..columns];
-                for (column, value) in row.iter().enumerate() {
-                    panel[offset::<D>(k, column)] = D::from_f32(value.to_f32());
-                }
-            }
-        } else {
-            for column in 0..columns {
-                let row = &weight[(first + column) * inputs..][..inputs];
-                for (k, value) in row.iter().enumerate() {
-                    panel[offset::<D>(k, column)] = D::from_f32(value.to_f32());
-                }
-            }
+/// Packs some outputs of a matrix whose elements are `stride` apart from output to output and `step` from k to k:
+/// [k / PAIR, PANEL, PAIR].
+pub fn pack_panel<S: Element, D: Element>(
+    matrix: &[S],
+    (stride, step): (usize, usize),
+    (outputs, inputs): (Range<usize>, Range<usize>),
+    panel: &mut [D],
+) {
+    if outputs.len() < PANEL || !inputs.len().is_multiple_of(D::PAIR) {
+        panel.fill(D::narrow(0.0));
+    }
+    for (column, output) in outputs.enumerate() {
+        for (k, input) in inputs.clone().enumerate() {
+            let value = matrix[output * stride + input * step];
+            panel[offset::<D>(k, column)] = D::narrow(value.widen());
         }
     }
 }
@@ -133,12 +111,14 @@ impl<S: Element, D: Element> Kernel for Pack<S, D> {
     }
 
     fn run(&self, part: usize, _scratch: &mut [u8]) {
-        let panel_len = packed_len::<D>(PANEL, self.spec.inputs);
-        let panels = self.spec.outputs.div_ceil(PANEL);
+        let PackSpec { outputs, inputs } = self.spec;
+        let panel_len = packed_len::<D>(PANEL, inputs);
+        let panels = outputs.div_ceil(PANEL);
         for panel in part * PANELS_PER_PART..panels.min((part + 1) * PANELS_PER_PART) {
             // SAFETY: panels are disjoint, and each belongs to one part.
             let packed = unsafe { self.packed.range(panel * panel_len..(panel + 1) * panel_len) };
-            self.pack_panel(panel * PANEL, packed);
+            let columns = panel * PANEL..outputs.min((panel + 1) * PANEL);
+            pack_panel(self.weight.as_slice(), (inputs, 1), (columns, 0..inputs), packed);
         }
     }
 }

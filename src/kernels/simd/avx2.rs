@@ -81,12 +81,7 @@ impl Vector for F32x8 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16) {
         call!({
-            let bits = _mm256_castps_si256(self.0);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
-            let rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0_0000), nan);
-            let halves = _mm256_srli_epi32::<16>(rounded);
+            let halves = _mm256_srli_epi32::<16>(_mm256_castps_si256(self.rounded_to_bf16().0));
             let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(halves, halves));
             _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed))
         })
@@ -108,6 +103,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(_mm256_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm256_max_ps(self.0, other.0)))
     }
@@ -125,6 +125,37 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn low_bits_as_exponent(self) -> Self {
         call!(Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)))))
+    }
+
+    #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        let mask = f32::from_bits(0xffff_0000);
+        call!(Self(_mm256_and_ps(self.0, _mm256_set1_ps(mask))))
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        call!({
+            let bits = _mm256_castps_si256(self.0);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            let rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0_0000), nan);
+            Self(_mm256_castsi256_ps(rounded))
+        })
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        call!({
+            let low = _mm256_castsi256_ps(_mm256_srli_epi32::<16>(_mm256_castps_si256(self.0)));
+            Self(_mm256_or_ps(low, high.high_halves().0))
+        })
     }
 
     #[inline(always)]

@@ -3,11 +3,11 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Vectorized;
 use super::vector::Vector;
+use super::{Vectorized, avx512_words};
 
 #[derive(Clone, Copy)]
-pub struct F32x16(__m512);
+pub struct F32x16(pub(super) __m512);
 
 /// # Safety
 /// The machine has the features named.
@@ -30,14 +30,14 @@ macro_rules! call {
 }
 
 macro_rules! add_product {
-    ($two:expr, $value:ident, $sums:ident, $weights:ident, $address:literal, $base:ident, $k:ident, $($stride:tt)*) => {
+    ($two:expr, $value:ident, $operation:literal, $sums:ident, $weights:ident, $address:literal, $base:ident, $k:ident, $($stride:tt)*) => {
         // SAFETY: the caller promises that the address can be read; the rest are registers.
         unsafe {
             if $two {
                 asm!(
                     concat!("vbroadcastss {value}, dword ptr ", $address),
-                    "vfmadd231ps {a}, {value}, {v}",
-                    "vfmadd231ps {b}, {value}, {w}",
+                    concat!($operation, " {a}, {value}, {v}"),
+                    concat!($operation, " {b}, {value}, {w}"),
                     value = out(zmm_reg) $value,
                     a = inout(zmm_reg) $sums[0],
                     b = inout(zmm_reg) $sums[1],
@@ -50,7 +50,7 @@ macro_rules! add_product {
                 )
             } else {
                 asm!(
-                    concat!("vfmadd231ps {a}, {v}, dword ptr ", $address, "{{1to16}}"),
+                    concat!($operation, " {a}, {v}, dword ptr ", $address, "{{1to16}}"),
                     a = inout(zmm_reg) $sums[0],
                     v = in(zmm_reg) $weights[0],
                     base = in(reg) $base,
@@ -63,29 +63,65 @@ macro_rules! add_product {
     };
 }
 
-/// One or two sums of [`Vector::add_products`]; the second is ignored unless `TWO`.
+macro_rules! add_indexed {
+    ($two:expr, $value:ident, $operation:literal, $index:expr, $sums:ident, $weights:ident, $base:ident, $stride:ident, $k:ident) => {
+        match $index {
+            0 => add_product!($two, $value, $operation, $sums, $weights, "[{base} + {offset}]", $base, $k,),
+            1 => {
+                add_product!($two, $value, $operation, $sums, $weights, "[{base} + {stride} + {offset}]", $base, $k, stride = in(reg) $stride,)
+            }
+            _ => {
+                add_product!($two, $value, $operation, $sums, $weights, "[{base} + 2 * {stride} + {offset}]", $base, $k, stride = in(reg) $stride,)
+            }
+        }
+    };
+}
+
+/// One or two sums of [`Vector::add_products`] or, for `PAIRS`, [`Vector::add_pairs`]; the second is ignored unless
+/// `TWO`.
 ///
 /// # Safety
-/// As for the method.
+/// As for the method; `PAIRS` needs AVX-512 BF16.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_products<const TWO: bool, const INDEX: usize, const K: usize>(
+unsafe fn add_products<const TWO: bool, const PAIRS: bool, const INDEX: usize, const K: usize>(
     mut sums: [__m512; 2],
     weights: [__m512; 2],
     base: *const f32,
     stride: usize,
 ) -> [__m512; 2] {
     let _value: __m512;
-    match INDEX {
-        0 => add_product!(TWO, _value, sums, weights, "[{base} + {offset}]", base, K,),
-        1 => {
-            add_product!(TWO, _value, sums, weights, "[{base} + {stride} + {offset}]", base, K, stride = in(reg) stride,)
-        }
-        _ => {
-            add_product!(TWO, _value, sums, weights, "[{base} + 2 * {stride} + {offset}]", base, K, stride = in(reg) stride,)
-        }
+    if PAIRS {
+        add_indexed!(TWO, _value, "vdpbf16ps", INDEX, sums, weights, base, stride, K);
+    } else {
+        add_indexed!(TWO, _value, "vfmadd231ps", INDEX, sums, weights, base, stride, K);
     }
     sums
+}
+
+/// As [`add_products`] for any number of sums.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn add_all<const C: usize, const PAIRS: bool, const INDEX: usize, const K: usize>(
+    sums: &mut [F32x16; C],
+    weights: &[F32x16; C],
+    base: *const f32,
+    stride: usize,
+) {
+    for (sum, weight) in sums.chunks_mut(2).zip(weights.chunks(2)) {
+        match (sum, weight) {
+            ([a, b], [v, w]) => {
+                [a.0, b.0] =
+                    call!(add_products::<true, PAIRS, INDEX, K>([a.0, b.0], [v.0, w.0], base, stride));
+            }
+            ([a], [v]) => {
+                [a.0, _] = call!(add_products::<false, PAIRS, INDEX, K>([a.0; 2], [v.0; 2], base, stride));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Vector for F32x16 {
@@ -128,12 +164,8 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16) {
         call!({
-            let bits = _mm512_castps_si512(self.0);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
-            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)))
+            let upper = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.rounded_to_bf16().0));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper))
         })
     }
 
@@ -153,6 +185,11 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(_mm512_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(_mm512_max_ps(self.0, other.0)))
     }
@@ -168,8 +205,82 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn exp2(self) -> Self {
+        call!({
+            let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+            let p = Self(_mm512_sub_ps(self.0, whole)).exp2_polynomial();
+            Self(_mm512_scalef_ps(p.0, whole))
+        })
+    }
+
+    #[inline(always)]
+    fn has_pair_products() -> bool {
+        is_x86_feature_detected!("avx512bf16")
+    }
+
+    #[inline(always)]
+    unsafe fn pack_pairs(self, other: Self) -> Self {
+        call!(Self(avx512_words::pack_pairs(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    unsafe fn store_flushed_bf16(self, to: *mut bf16) {
+        call!(_mm256_storeu_si256(to.cast(), avx512_words::narrow(self.0)))
+    }
+
+    #[inline(always)]
+    unsafe fn add_words<const PAIRS: bool, const C: usize, const INDEX: usize>(
+        sums: &mut [Self; C],
+        rows: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        call!(avx512_words::add_words::<PAIRS, INDEX>(sums, rows, base, stride));
+    }
+
+    #[inline(always)]
     fn low_bits_as_exponent(self) -> Self {
         call!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
+    }
+
+    #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        let mask = f32::from_bits(0xffff_0000);
+        call!(Self(_mm512_and_ps(self.0, _mm512_set1_ps(mask))))
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        call!({
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+            Self(_mm512_castsi512_ps(rounded))
+        })
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        call!({
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high.high_halves().0))))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn split_halves(self, low: *mut bf16, high: *mut bf16) {
+        call!({
+            let bits = _mm512_castps_si512(self.0);
+            _mm256_storeu_si256(low.cast(), _mm512_cvtepi32_epi16(bits));
+            _mm256_storeu_si256(high.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits)));
+        })
     }
 
     #[inline(always)]
@@ -182,32 +293,35 @@ impl Vector for F32x16 {
         call!(_mm512_reduce_max_ps(self.0))
     }
 
-    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last.
+    /// Pairs, then quadruples of rows are interleaved within 128 bits; whole quarters are sorted last. No closures: they
+    /// are compiled before they are inlined, without the instruction set.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         call!({
-            let rows: [_; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_row)));
-            let pairs: [_; 16] = std::array::from_fn(|i| match i % 2 {
-                0 => _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1])),
-                _ => _mm512_castps_pd(_mm512_unpackhi_ps(rows[i - 1], rows[i])),
-            });
-            // fours[4 j + c] holds columns c, c + 4, .. of rows 4 j..4 j + 4.
-            let fours: [_; 16] = std::array::from_fn(|i| {
-                let (first, second) = (i - i % 4 + i % 4 / 2, i - i % 4 + i % 4 / 2 + 2);
-                _mm512_castpd_ps(match i % 2 {
-                    0 => _mm512_unpacklo_pd(pairs[first], pairs[second]),
-                    _ => _mm512_unpackhi_pd(pairs[first], pairs[second]),
-                })
-            });
+            let (mut rows, mut pairs) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_pd(); 16]);
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_row));
+            }
+            for i in (0..16).step_by(2) {
+                pairs[i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+                pairs[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+            }
+            // Then row 4 j + c holds columns c, c + 4, .. of rows 4 j..4 j + 4.
+            for i in (0..16).step_by(4) {
+                rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[i], pairs[i + 2]));
+                rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[i], pairs[i + 2]));
+                rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[i + 1], pairs[i + 3]));
+                rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[i + 1], pairs[i + 3]));
+            }
             for c in 0..4 {
-                let [a, b, e, d] = [fours[c], fours[c + 4], fours[c + 8], fours[c + 12]];
+                let [a, b, e, d] = [rows[c], rows[c + 4], rows[c + 8], rows[c + 12]];
                 let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(e, d)];
                 let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(e, d)];
-                let at = |column: usize| to.add(column * to_row);
-                _mm512_storeu_ps(at(c), _mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
-                _mm512_storeu_ps(at(c + 4), _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
-                _mm512_storeu_ps(at(c + 8), _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
-                _mm512_storeu_ps(at(c + 12), _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
+                let to = to.add(c * to_row);
+                _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0x88>(even[0], even[1]));
+                _mm512_storeu_ps(to.add(4 * to_row), _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]));
+                _mm512_storeu_ps(to.add(8 * to_row), _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]));
+                _mm512_storeu_ps(to.add(12 * to_row), _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]));
             }
         });
     }
@@ -221,16 +335,18 @@ impl Vector for F32x16 {
         base: *const f32,
         stride: usize,
     ) {
-        for (sum, weight) in sums.chunks_mut(2).zip(weights.chunks(2)) {
-            match (sum, weight) {
-                ([a, b], [v, w]) => {
-                    [a.0, b.0] = call!(add_products::<true, INDEX, K>([a.0, b.0], [v.0, w.0], base, stride));
-                }
-                ([a], [v]) => {
-                    [a.0, _] = call!(add_products::<false, INDEX, K>([a.0; 2], [v.0; 2], base, stride));
-                }
-                _ => {}
-            }
-        }
+        // SAFETY: as promised by the caller.
+        unsafe { add_all::<C, false, INDEX, K>(sums, weights, base, stride) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_pairs<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        // SAFETY: as promised by the caller.
+        unsafe { add_all::<C, true, INDEX, K>(sums, weights, base, stride) }
     }
 }

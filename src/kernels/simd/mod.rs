@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_words;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod peak;
@@ -93,6 +95,12 @@ impl Isa {
             return self.is_available() && is_x86_feature_detected!("avx512bf16");
         }
         false
+    }
+
+    /// The instruction set to multiply pairs of bf16 with: [`Vector::add_pairs`] of the AVX-512 vectors needs the dot
+    /// product.
+    pub fn for_pairs(self) -> Self {
+        if self == Self::Avx512 && !self.has_bf16_dot() { Self::Avx2 } else { self }
     }
 
     /// Runs the task with this instruction set's vectors; the portable ones where the machine lacks it.

@@ -65,11 +65,7 @@ impl Vector for F32x4 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16) {
         call!({
-            let bits = vreinterpretq_u32_f32(self.0);
-            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
-            let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
-            let number = vceqq_f32(self.0, self.0);
-            let rounded = vbslq_u32(number, rounded, vdupq_n_u32(0x7fc0_0000));
+            let rounded = vreinterpretq_u32_f32(self.rounded_to_bf16().0);
             vst1_u16(to.cast(), vshrn_n_u32::<16>(rounded))
         })
     }
@@ -90,6 +86,11 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        call!(Self(vdivq_f32(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         call!(Self(vmaxq_f32(self.0, other.0)))
     }
@@ -107,6 +108,38 @@ impl Vector for F32x4 {
     #[inline(always)]
     fn low_bits_as_exponent(self) -> Self {
         call!(Self(vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0)))))
+    }
+
+    #[inline(always)]
+    fn low_halves(self) -> Self {
+        call!(Self(vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(self.0)))))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        call!({
+            let bits = vandq_u32(vreinterpretq_u32_f32(self.0), vdupq_n_u32(0xffff_0000));
+            Self(vreinterpretq_f32_u32(bits))
+        })
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        call!({
+            let bits = vreinterpretq_u32_f32(self.0);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+            let number = vceqq_f32(self.0, self.0);
+            Self(vreinterpretq_f32_u32(vbslq_u32(number, rounded, vdupq_n_u32(0x7fc0_0000))))
+        })
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        call!({
+            let low = vshrq_n_u32::<16>(vreinterpretq_u32_f32(self.0));
+            Self(vreinterpretq_f32_u32(vorrq_u32(low, vreinterpretq_u32_f32(high.high_halves().0))))
+        })
     }
 
     #[inline(always)]

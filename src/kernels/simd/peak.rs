@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use super::{Isa, Vector, Vectorized};
 
-/// Multiply-adds of each accumulator in one run: less than a millisecond.
-const STEPS: usize = 200_000;
+/// Multiply-adds of each accumulator in one run: a few milliseconds, so that no short burst counts.
+const STEPS: usize = 2_000_000;
 /// Until every thread runs at its clock.
 const WARM_UP: Duration = Duration::from_millis(5);
-const MEASURED: Duration = Duration::from_millis(100);
+const MEASURED: Duration = Duration::from_millis(400);
 /// A multiply-add is two operations.
 const OPERATIONS: usize = 2;
 
 /// Floating-point operations per second of f32 multiply-adds.
 pub fn f32_peak(isa: Isa, threads: usize) -> f64 {
-    fastest(threads, &|| isa.run(MultiplyAdds))
+    sustained(threads, &|| isa.run(MultiplyAdds))
 }
 
 /// Floating-point operations per second of dot products of bf16 pairs that accumulate in f32, where `isa` has the
@@ -26,26 +26,27 @@ pub fn bf16_dot_peak(isa: Isa, threads: usize) -> Option<f64> {
     }
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the features have just been checked.
-    return Some(fastest(threads, &|| unsafe { bf16_dots() }));
+    return Some(sustained(threads, &|| unsafe { bf16_dots() }));
     #[cfg(not(target_arch = "x86_64"))]
     None
 }
 
 /// Runs `work`, which returns how many operations it did, on all threads over the same time; the sum of each thread's
-/// fastest run.
-fn fastest(threads: usize, work: &(dyn Fn() -> usize + Sync)) -> f64 {
+/// median rate: what the machine keeps up, not what it reaches in a burst.
+fn sustained(threads: usize, work: &(dyn Fn() -> usize + Sync)) -> f64 {
     let begin = Instant::now() + WARM_UP;
     let end = begin + MEASURED;
     let rate = move || {
-        let mut best = 0.0f64;
+        let mut rates = Vec::new();
         loop {
             let start = Instant::now();
-            if start >= end && best > 0.0 {
-                return best;
+            if start >= end && !rates.is_empty() {
+                rates.sort_by(f64::total_cmp);
+                return rates[rates.len() / 2];
             }
             let operations = work();
             if start >= begin {
-                best = best.max(operations as f64 / start.elapsed().as_secs_f64());
+                rates.push(operations as f64 / start.elapsed().as_secs_f64());
             }
         }
     };

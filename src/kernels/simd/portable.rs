@@ -76,6 +76,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
@@ -94,6 +99,26 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn low_bits_as_exponent(self) -> Self {
         Self(self.0.map(|value| f32::from_bits(value.to_bits() << 23)))
+    }
+
+    #[inline(always)]
+    fn low_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() << 16)))
+    }
+
+    #[inline(always)]
+    fn high_halves(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(value.to_bits() & 0xffff_0000)))
+    }
+
+    #[inline(always)]
+    fn rounded_to_bf16(self) -> Self {
+        Self(self.0.map(|value| bf16::from_f32(value).to_f32()))
+    }
+
+    #[inline(always)]
+    fn join_halves(self, high: Self) -> Self {
+        self.zip(high, |low, high| f32::from_bits(low.to_bits() >> 16 | high.to_bits() & 0xffff_0000))
     }
 
     #[inline(always)]

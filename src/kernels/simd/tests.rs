@@ -47,6 +47,29 @@ fn exp_is_within_two_ulp_and_keeps_its_limits() {
     }
 }
 
+struct Exp2;
+
+impl Apply for Exp2 {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, x: V) -> V {
+        x.exp2()
+    }
+}
+
+#[test]
+fn exp2_is_within_two_ulp_and_keeps_its_limits() {
+    let xs: Vec<f32> = (-125_000..127_000).map(|i| i as f32 * 1e-3 + 1.37e-4).collect();
+    for isa in Isa::available() {
+        for (x, y) in xs.iter().zip(isa.run(Map(&xs, Exp2))) {
+            let exact = f64::from(*x).exp2();
+            assert!((f64::from(y) - exact).abs() <= 2.4e-7 * exact, "{isa:?}: 2^{x} = {y}, not {exact}");
+        }
+        let limits = isa.run(Map(&[f32::NEG_INFINITY, -1e30, 0.0, f32::INFINITY, f32::NAN], Exp2));
+        assert_eq!(limits[..4], [0.0, 0.0, 1.0, f32::INFINITY], "{isa:?}");
+        assert!(limits[4].is_nan(), "{isa:?}");
+    }
+}
+
 struct RoundTrip<'a>(&'a [f32]);
 
 impl Vectorized for RoundTrip<'_> {

@@ -2,6 +2,10 @@ use half::bf16;
 
 use crate::kernels::number::{EXP_POLYNOMIAL, EXPONENT_ROUNDER, LN_2_HIGH, LN_2_LOW};
 
+/// Minimizes the relative error of 2^r on |r| <= 1/2 among polynomials that are 1 at 0: 1.6e-7 with f32 arithmetic.
+const EXP2_POLYNOMIAL: [f32; 6] =
+    [1.0, std::f32::consts::LN_2, 0.240_222_83, 5.550_558_5e-2, 9.669_692e-3, 1.330_060_9e-3];
+
 /// A vector of f32 lanes.
 ///
 /// Its types are private to this module: [`super::Isa::run`] hands them out after checking the machine, so a vector
@@ -44,6 +48,7 @@ pub trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
@@ -51,6 +56,28 @@ pub trait Vector: Copy {
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// 2^(n - 127) for the n in 1..=254 that the lowest bits hold; zero for 0, infinity for 255.
     fn low_bits_as_exponent(self) -> Self;
+    /// The lower bf16 of each lane, widened.
+    fn low_halves(self) -> Self;
+    /// The upper bf16 of each lane, widened.
+    fn high_halves(self) -> Self;
+    /// Rounded to bf16, which is the upper half of each lane; the lower half holds anything.
+    fn rounded_to_bf16(self) -> Self;
+    /// Upper halves of both: `self`'s below, `high`'s above.
+    fn join_halves(self, high: Self) -> Self;
+
+    /// Stores the lower and the upper half of each lane.
+    ///
+    /// # Safety
+    /// Both are valid for writing `LANES` elements.
+    #[inline(always)]
+    unsafe fn split_halves(self, low: *mut bf16, high: *mut bf16) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            self.low_halves().store_bf16(low);
+            self.high_halves().store_bf16(high);
+        }
+    }
+
     /// Sum of the lanes.
     fn sum(self) -> f32;
     /// Largest lane.
@@ -80,6 +107,68 @@ pub trait Vector: Copy {
         }
     }
 
+    /// As [`Vector::add_products`] where every 32 bits hold a pair of bf16: both products are added.
+    ///
+    /// # Safety
+    /// The pair can be read, and the vectors are those of an instruction set that [`super::Isa::for_pairs`] names.
+    #[inline(always)]
+    unsafe fn add_pairs<const C: usize, const INDEX: usize, const K: usize>(
+        sums: &mut [Self; C],
+        weights: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        // SAFETY: as promised by the caller; rows of bf16 may start at any multiple of two bytes.
+        let pair = Self::splat(unsafe { base.wrapping_byte_add(INDEX * stride + 4 * K).read_unaligned() });
+        let (low, high) = (pair.low_halves(), pair.high_halves());
+        for (sum, &weight) in sums.iter_mut().zip(weights) {
+            *sum = high.mul_add(weight.high_halves(), low.mul_add(weight.low_halves(), *sum));
+        }
+    }
+
+    /// sums`[j]` += rows`[j]` * the word at `base + INDEX * stride` bytes, for INDEX up to 2 and up to four sums. A word
+    /// is an f32; with `PAIRS`, it is a pair of bf16, first times first plus second times second is added, denormals
+    /// count as zero, and the first of a pair lies in the low half.
+    ///
+    /// # Safety
+    /// That word can be read. `PAIRS` only where [`Vector::has_pair_products`].
+    #[inline(always)]
+    unsafe fn add_words<const PAIRS: bool, const C: usize, const INDEX: usize>(
+        sums: &mut [Self; C],
+        rows: &[Self; C],
+        base: *const f32,
+        stride: usize,
+    ) {
+        debug_assert!(!PAIRS);
+        // SAFETY: as promised by the caller.
+        unsafe { Self::add_products::<C, INDEX, 0>(sums, rows, base, stride) }
+    }
+
+    /// Whether this machine multiplies pairs of bf16 (AVX-512 BF16).
+    #[inline(always)]
+    fn has_pair_products() -> bool {
+        false
+    }
+
+    /// Words of a lane of each, rounded to bf16: `self` in the low halves. Denormals become zero.
+    ///
+    /// # Safety
+    /// Only where [`Vector::has_pair_products`].
+    #[inline(always)]
+    unsafe fn pack_pairs(self, _other: Self) -> Self {
+        self
+    }
+
+    /// As [`Vector::store_bf16`], but denormals become zero.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` elements.
+    #[inline(always)]
+    unsafe fn store_flushed_bf16(self, to: *mut bf16) {
+        // SAFETY: as promised by the caller.
+        unsafe { self.store_bf16(to) }
+    }
+
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
@@ -99,5 +188,22 @@ pub trait Vector: Copy {
         let [rest @ .., last] = EXP_POLYNOMIAL.map(Self::splat);
         let p = rest.into_iter().rev().fold(last, |p, coefficient| p.mul_add(r, coefficient));
         p.mul_add(r.mul(r), r.add(Self::splat(1.0))).mul(shifted.low_bits_as_exponent())
+    }
+
+    /// 2^self within 2 units in the last place: 0 below -126.5, infinite above 127.5, NaN stays NaN.
+    #[inline(always)]
+    fn exp2(self) -> Self {
+        let x = Self::splat(128.0).min(Self::splat(-127.0).max(self));
+        // The nearest integer, plus the exponent's bias in the low bits.
+        let shifted = x.add(Self::splat(EXPONENT_ROUNDER));
+        let rest = x.sub(shifted.sub(Self::splat(EXPONENT_ROUNDER)));
+        rest.exp2_polynomial().mul(shifted.low_bits_as_exponent())
+    }
+
+    /// 2^self on [-1/2, 1/2].
+    #[inline(always)]
+    fn exp2_polynomial(self) -> Self {
+        let [rest @ .., last] = EXP2_POLYNOMIAL.map(Self::splat);
+        rest.into_iter().rev().fold(last, |p, coefficient| p.mul_add(self, coefficient))
     }
 }

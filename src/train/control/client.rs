@@ -55,8 +55,9 @@ impl Client {
         let greeting: Value = serde_json::from_str(&greeting).unwrap_or_default();
         let refused = greeting["error"].as_str().unwrap_or("it does not speak lazytune's protocol");
         let position = greeting["attached"]["position"].as_u64();
-        let position = position
-            .ok_or_else(|| Error::new(ErrorKind::Data, format!("cannot attach to {}: {refused}", path.display())))?;
+        let position = position.ok_or_else(|| {
+            Error::new(ErrorKind::Data, format!("cannot attach to {}: {refused}", path.display()))
+        })?;
         Ok(Self { reader, position })
     }
 

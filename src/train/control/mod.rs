@@ -66,7 +66,9 @@ impl Control {
         }
         let mut commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if commands.len() >= WAITING {
-            return Err(Error::user(format!("{WAITING} commands wait already")).hint("wait for the step to end"));
+            return Err(
+                Error::user(format!("{WAITING} commands wait already")).hint("wait for the step to end")
+            );
         }
         commands.push_back(command);
         drop(commands);

@@ -76,7 +76,9 @@ impl ControlServer {
                     return;
                 }
                 // A client that cannot be served sees its connection closed.
-                let _ = stream.context(|| "accepting a client".to_owned()).and_then(|stream| attach(&serving, stream));
+                let _ = stream
+                    .context(|| "accepting a client".to_owned())
+                    .and_then(|stream| attach(&serving, stream));
             }
         };
         let worker = std::thread::Builder::new().name("control".into()).spawn(work);
@@ -142,7 +144,8 @@ fn attach(shared: &Arc<Shared>, stream: UnixStream) -> Result<()> {
     let doing = || "serving a client".to_owned();
     stream.set_write_timeout(Some(PATIENCE)).context(doing)?;
     let gone = Arc::new(AtomicBool::new(false));
-    let writer = Writer { stream: Arc::new(Mutex::new(stream.try_clone().context(doing)?)), gone: gone.clone() };
+    let writer =
+        Writer { stream: Arc::new(Mutex::new(stream.try_clone().context(doing)?)), gone: gone.clone() };
     let mut clients = shared.clients();
     clients.list.retain(|client| !client.gone.load(Ordering::Acquire));
     if clients.list.len() >= CLIENTS {
