@@ -84,7 +84,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/"]),
     ("memmap2", &["tensor_file/", "model/", "data/"]),
     ("minijinja", &["data/"]),
-    ("nix", &["bench/", "kernels/"]),
+    ("nix", &["cli/", "kernels/", "train/"]),
     ("ratatui", &["tui/"]),
     ("tokenizers", &["data/", "model/gguf/"]),
     ("toml", &["config/"]),

@@ -39,15 +39,16 @@ fn workspace() -> Workspace {
     workspace
 }
 
-/// Metrics without what a clock decides.
+/// Steps and evaluations without what a clock or the number of processes decides.
 fn metrics(run: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let measured = ["_ms", "_seconds", "_hits", "_misses", "tokens_per_second"];
     let timeless = |line: &str| {
         let mut line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-        line.retain(|key, _| !key.ends_with("_ms") && key != "tokens_per_second");
-        Value::Object(line)
+        line.retain(|key, _| !measured.iter().any(|end| key.ends_with(end)));
+        ["step", "evaluation"].iter().any(|kind| line["event"] == *kind).then_some(Value::Object(line))
     };
-    text.lines().map(timeless).collect()
+    text.lines().filter_map(timeless).collect()
 }
 
 /// Weights, optimizer state, position and metrics of a finished run.

@@ -7,7 +7,6 @@
 //! The machine's peak is measured in the same run, before and after the timed steps.
 
 mod cost;
-mod process;
 mod profile;
 mod report;
 mod windows;
@@ -25,9 +24,10 @@ use crate::kernels::allocations::Allocations;
 use crate::kernels::simd::Isa;
 use crate::kernels::simd::peak::{bf16_dot_peak, f32_peak};
 use crate::plan::Plan;
+use crate::train::process::{Faults, Process};
 use crate::train::setup::Setup;
 use crate::train::{PlannedMemory, StepKind, Trainer};
-use process::{Faults, Process};
+
 use profile::{Profiled, Stopwatch};
 use windows::Windows;
 

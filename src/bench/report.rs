@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::cost::step_cost;
-use super::process::Process;
 use super::profile::StepProfile;
 use super::{MicroBatch, Options, Peaks, Sample};
 use crate::error::Result;
 use crate::executor::AsyncGraphExecutor;
 use crate::plan::Cost;
 use crate::train::PlannedMemory;
+use crate::train::process::Process;
 
 /// Everything a bench found out. "Per second" is at the median latency.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]

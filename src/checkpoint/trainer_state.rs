@@ -29,8 +29,11 @@ pub struct TrainerState {
     pub num_input_tokens_seen: u64,
     pub num_train_epochs: u64,
     pub save_steps: u64,
+    pub stateful_callbacks: Map<String, Value>,
     pub total_flos: f64,
     pub train_batch_size: u64,
+    pub trial_name: Option<String>,
+    pub trial_params: Option<Map<String, Value>>,
 }
 
 impl TrainerState {

@@ -16,6 +16,12 @@ pub struct Arguments {
 pub enum Command {
     /// Train an adapter (or a whole model) as a TOML file says
     Train(TrainArguments),
+    /// Look at a run: live where it is running, else from its beginning to its end
+    Watch(WatchArguments),
+    /// List runs
+    Runs(RunsArguments),
+    /// Show two runs over each other
+    Compare(CompareArguments),
     /// Show what a training step would do and how much memory it takes, without loading a weight
     Plan(PlanArguments),
     /// Measure training steps: latency, speed against this machine's peak, memory, and where the time goes
@@ -55,7 +61,10 @@ pub struct ConfigFile {
   lazytune train run.toml --resume                     continue from the latest checkpoint
   lazytune train run.toml --resume runs/run/checkpoint-50
 
-Ctrl-C finishes the step, saves and exits with code 130; a second Ctrl-C exits at once.")]
+  lazytune train run.toml --detach                     in the background; look at it with lazytune watch
+
+On a terminal it opens a dashboard, which stays open at the end until it is closed. Ctrl-C finishes the
+step, saves and exits with code 130; a second Ctrl-C exits at once.")]
 pub struct TrainArguments {
     #[command(flatten)]
     pub config: ConfigFile,
@@ -68,9 +77,51 @@ pub struct TrainArguments {
     /// Stop after this many optimizer steps, whatever the file says
     #[arg(long, value_name = "N")]
     pub max_steps: Option<usize>,
+    /// Print lines instead of opening the dashboard
+    #[arg(long)]
+    pub plain: bool,
+    /// Start the run in the background and return
+    #[arg(long)]
+    pub detach: bool,
+    /// Set for the process that --detach starts
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub detached: bool,
     /// Print errors only
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// A run's folder, for example runs/quickstart
+    #[arg(value_name = "RUN_DIR")]
+    pub run_dir: PathBuf,
+    /// Print lines instead of opening the dashboard
+    #[arg(long)]
+    pub plain: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunsArguments {
+    /// The folder that holds runs' folders, or a run's
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// A run's folder
+    #[arg(value_name = "RUN_DIR")]
+    pub first: PathBuf,
+    /// Another one's
+    #[arg(value_name = "RUN_DIR")]
+    pub second: PathBuf,
+    /// Print a table instead of charts
+    #[arg(long)]
+    pub plain: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,15 +1,23 @@
 //! The command line: arguments are parsed, resolved, then acted on; one file a subcommand.
 
 mod arguments;
+#[cfg(unix)]
+mod attached;
 mod bench;
 mod check;
+mod compare;
 mod config;
+mod dashboard;
+mod detach;
 mod generate;
 mod merge;
 mod plan;
 mod printer;
 mod progress;
+mod runs;
+mod sinks;
 mod train;
+mod watch;
 
 pub use arguments::Arguments;
 
@@ -46,6 +54,9 @@ fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
         runtime.map_err(|error| Error::device(format!("cannot start the asynchronous runtime: {error}")))?;
     match arguments.command {
         Command::Train(arguments) => runtime.block_on(train::run(&arguments, printer)),
+        Command::Watch(arguments) => watch::run(&arguments, printer),
+        Command::Runs(arguments) => runs::run(&arguments, printer),
+        Command::Compare(arguments) => compare::run(&arguments, printer),
         Command::Plan(arguments) => plan::run(&arguments, printer),
         Command::Bench(arguments) => runtime.block_on(bench::run(&arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),

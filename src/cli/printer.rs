@@ -4,6 +4,11 @@ use std::io::{IsTerminal, Write};
 
 use crate::error::{Error, ErrorKind};
 
+/// What a dashboard is drawn on; standard output is left to data.
+pub fn screen() -> Box<dyn Write + Send> {
+    Box::new(std::io::stderr())
+}
+
 /// Writes for people, or stays quiet.
 #[derive(Debug, Clone)]
 pub struct Printer {
@@ -23,6 +28,11 @@ impl Printer {
     /// Whether standard error is a terminal that can redraw a line.
     pub fn terminal(&self) -> bool {
         self.terminal && !self.quiet
+    }
+
+    /// Whether someone sits in front of it: keys come from standard input, and standard error is looked at.
+    pub fn interactive(&self) -> bool {
+        !self.quiet && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
     pub fn colored(&self) -> bool {

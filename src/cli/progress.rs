@@ -27,6 +27,11 @@ impl Progress {
         Self { bar, printer: printer.clone(), total: 0 }
     }
 
+    /// Lines even on a terminal.
+    pub fn plain(printer: &Printer) -> Self {
+        Self { bar: ProgressBar::hidden(), printer: printer.clone(), total: 0 }
+    }
+
     fn say(&self, text: &str) {
         self.bar.suspend(|| self.printer.note(text));
     }

@@ -3,39 +3,62 @@
 use std::path::{Path, PathBuf};
 
 use super::arguments::TrainArguments;
+use super::dashboard::{self, Live};
 use super::printer::Printer;
 use super::progress::{Progress, counter, downloads};
+use super::{detach, sinks};
 use crate::checkpoint;
 use crate::config::{self, RunConfig};
 use crate::error::{Error, Result, ResultExt};
-use crate::metrics::{JsonLines, Recorder};
 use crate::train::model::OpenModel;
 use crate::train::setup::setup;
-use crate::train::{self, Control};
+use crate::train::{self, Control, RunLock};
 
 pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
     let config = load(arguments, printer)?;
     let run_dir = config.train.output_dir.clone();
+    if RunLock::is_taken(&run_dir) {
+        return Err(RunLock::taken(&run_dir));
+    }
     let resume = resume(arguments, &run_dir)?;
     if resume.is_none() {
         refuse_to_overwrite(&run_dir)?;
     }
+    if arguments.detach {
+        return detach::start(&run_dir, printer);
+    }
+    if arguments.detached {
+        detach::leave_terminal();
+    }
     let (counting, mut counted) = counter(printer, "tokenizing", "rows");
     let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
-    let setup = setup(config, model, resume.as_ref(), &mut counted).await?;
+    let mut setup = setup(config, model, resume.as_ref(), &mut counted).await?;
     counting.finish_and_clear();
     std::fs::create_dir_all(&run_dir).context(|| format!("creating {}", run_dir.display()))?;
+    let lock = RunLock::take(&run_dir)?;
     let resolved = run_dir.join("config.toml");
     std::fs::write(&resolved, setup.config.to_toml()?)
         .context(|| format!("writing {}", resolved.display()))?;
-    let mut recorder = Recorder::default();
-    recorder.add(Box::new(JsonLines::open(&run_dir.join("metrics.jsonl"), setup.trainer.step)?));
-    recorder.add(Box::new(Progress::new(printer)));
     let control = Control::default();
-    listen(&control)?;
-    let result = train::run(setup, &run_dir, &control, &mut recorder).await?;
-    printer.data(&result.display().to_string());
-    Ok(())
+    let mut recorder = sinks::open(&mut setup, &run_dir, &control)?;
+    let stopping = control.clone();
+    dashboard::on_signal(move || stopping.stop())?;
+    let live = if dashboard::wanted(arguments.plain, printer) {
+        Some(Live::open(control.clone(), &mut recorder)?)
+    } else {
+        recorder.add(Box::new(if arguments.plain {
+            Progress::plain(printer)
+        } else {
+            Progress::new(printer)
+        }));
+        None
+    };
+    let result = train::run(setup, &run_dir, &control, &mut recorder).await;
+    drop(recorder);
+    drop(lock);
+    let closed = live.map_or(Ok(()), Live::wait);
+    printer.data(&result?.display().to_string());
+    closed
 }
 
 fn load(arguments: &TrainArguments, printer: &Printer) -> Result<RunConfig> {
@@ -77,15 +100,4 @@ fn refuse_to_overwrite(run_dir: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The first Ctrl-C (or SIGTERM) asks the loop to save and stop, the second ends the process.
-fn listen(control: &Control) -> Result<()> {
-    let control = control.clone();
-    let handler = move || {
-        if control.stop() {
-            std::process::exit(130);
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|error| Error::internal(format!("cannot listen for Ctrl-C: {error}")))
 }

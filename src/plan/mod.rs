@@ -5,6 +5,7 @@ mod cache;
 mod cost;
 mod recompute;
 mod slots;
+mod stage;
 
 use std::collections::HashMap;
 
@@ -17,6 +18,7 @@ pub use cache::{CacheCounts, PlanCache, PlanKey};
 pub use cost::{Cost, cost};
 pub use recompute::{Recompute, Recomputed};
 pub use slots::{ALIGNMENT, Slot, align, assign_offsets, lower_bound};
+pub use stage::Stage;
 
 /// What a plan has to know about a device.
 pub trait Target {
@@ -93,6 +95,8 @@ pub struct Plan {
     pub graph: FrozenGraph,
     /// Indices of operations; those of one batch are independent.
     pub batches: Vec<Vec<usize>>,
+    /// The part of a training step that each batch belongs to.
+    pub stages: Vec<Stage>,
     pub places: Vec<Place>,
     /// Values that the tensor cache has to hold before the first step.
     pub cached: Vec<usize>,
@@ -114,7 +118,8 @@ impl Plan {
         let arena_bytes = place_intermediates(&graph, &batches, read_back, target, &mut places);
         place_views(&graph, &mut places);
         let recomputed = Recomputed::default();
-        Self { graph, batches, places, cached, read_back, arena_bytes, passes, recomputed }
+        let stages = stage::stages(&graph, &batches);
+        Self { graph, batches, stages, places, cached, read_back, arena_bytes, passes, recomputed }
     }
 
     /// Operations that run at every step.

@@ -1,16 +1,23 @@
 //! The training loop and what it is made of.
 
-mod control;
+mod clock;
+pub mod control;
+mod lock;
 mod memory;
 pub mod model;
 pub mod prefix;
+pub mod process;
 mod run;
 mod save;
 pub mod setup;
+mod steering;
 mod step;
+mod survey;
 mod trainer;
 
+pub use clock::{StageTimes, StepClock};
 pub use control::Control;
+pub use lock::RunLock;
 pub use memory::PlannedMemory;
 pub use run::run;
 pub use save::{Best, ModelWriter, Progress};

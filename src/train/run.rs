@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::control::Control;
 use super::save::{Best, ModelWriter};
 use super::setup::Setup;
-use crate::data::Message;
+use super::steering::Wish;
+use super::survey::{Survey, memory};
 use crate::error::{Error, ErrorKind, Result};
-use crate::generate::{Generator, Sampling};
-use crate::metrics::{Event, Recorder, Sample};
+use crate::metrics::{Event, Recorder, StepReport};
 
 /// Trains until the last step, a stop, or an error. The result lies in `run_dir/adapter` (or `run_dir/model` where every
 /// weight is trained).
@@ -17,148 +17,219 @@ use crate::metrics::{Event, Recorder, Sample};
 /// # Errors
 /// An interruption after everything is saved; a divergence with the state before it saved; whatever fails otherwise.
 pub async fn run(
-    mut setup: Setup,
+    setup: Setup,
     run_dir: &Path,
     control: &Control,
     recorder: &mut Recorder,
 ) -> Result<PathBuf> {
+    let survey = Survey::new(setup.trainer.step);
     let start = Instant::now();
-    let total = setup.trainer.schedule.total_steps;
-    recorder.record(&started(&setup));
-    for message in std::mem::take(&mut setup.notices) {
-        recorder.record(&Event::Notice { message });
+    let mut run = Run { setup, run_dir, control, recorder, start, survey, eval_ms: 0.0, checkpoint_ms: 0.0 };
+    let result = run.train().await;
+    if let Err(error) = &result {
+        let (step, message) = (run.setup.trainer.step, error.to_string());
+        let hint = error.hint_text().map(str::to_owned);
+        run.recorder.record(&match error.kind() {
+            ErrorKind::Interrupted => Event::Notice { message },
+            _ => Event::Failed { step, message, hint },
+        });
     }
-    samples(&setup, recorder).await?;
-    let mut stop = false;
-    while setup.trainer.step < total && !stop {
-        step(&mut setup, run_dir, recorder).await?;
-        let step = setup.trainer.step;
-        let due = |every: usize| every > 0 && step.is_multiple_of(every);
-        if due(setup.config.train.eval_steps) || step == total {
-            stop = evaluate(&mut setup, recorder).await?;
+    result
+}
+
+/// A run that is going on.
+pub(super) struct Run<'a> {
+    pub setup: Setup,
+    pub run_dir: &'a Path,
+    pub control: &'a Control,
+    pub recorder: &'a mut Recorder,
+    start: Instant,
+    survey: Survey,
+    /// Evaluation and sampling since the last reported step.
+    pub eval_ms: f64,
+    /// Saving since the last reported step.
+    checkpoint_ms: f64,
+}
+
+impl Run<'_> {
+    async fn train(&mut self) -> Result<PathBuf> {
+        let total = self.setup.trainer.schedule.total_steps;
+        self.announce();
+        self.samples().await?;
+        let (mut stop, mut wish) = (false, Wish::GoOn);
+        while self.setup.trainer.step < total && !stop {
+            self.step().await?;
+            let step = self.setup.trainer.step;
+            let due = |every: usize| every > 0 && step.is_multiple_of(every);
+            if due(self.setup.config.train.eval_steps) || step == total {
+                stop = self.evaluate().await?;
+            }
+            if step < total {
+                wish = self.obey().await?;
+            }
+            let improved = self.setup.progress.best.as_ref().is_some_and(|best| best.step == step);
+            let interrupted = self.control.stopping() && step < total;
+            stop |= wish == Wish::StopKeepBest;
+            if due(self.setup.config.train.save_steps) || improved || interrupted || step == total || stop {
+                self.save().await?;
+            }
+            if interrupted {
+                let message = format!("stopped after step {step} of {total}; everything is saved");
+                return Err(Error::new(ErrorKind::Interrupted, message).hint("continue with --resume"));
+            }
         }
-        let improved = setup.progress.best.as_ref().is_some_and(|best| best.step == step);
-        let interrupted = control.stopping() && step < total;
-        if due(setup.config.train.save_steps) || improved || interrupted || step == total {
-            save(&setup, run_dir, recorder).await?;
-        }
-        if interrupted {
-            let message = format!("stopped after step {step} of {total}; everything is saved");
-            return Err(Error::new(ErrorKind::Interrupted, message).hint("continue with --resume"));
-        }
+        self.samples().await?;
+        let path = self.finish(wish == Wish::StopKeepBest).await?;
+        let (steps, seconds) = (self.setup.trainer.step, self.start.elapsed().as_secs_f64());
+        self.recorder.record(&Event::Finished { steps, seconds, path: path.clone() });
+        Ok(path)
     }
-    samples(&setup, recorder).await?;
-    let path = finish(&setup, run_dir).await?;
-    recorder.record(&Event::Finished {
-        steps: setup.trainer.step,
-        seconds: start.elapsed().as_secs_f64(),
-        path: path.clone(),
-    });
-    Ok(path)
-}
 
-fn started(setup: &Setup) -> Event {
-    Event::Started {
-        run: String::new(),
-        total_epochs: 0.0,
-        model: setup.model.name.clone(),
-        device: setup.trainer.executor.device_name().to_owned(),
-        total_steps: setup.trainer.schedule.total_steps,
-        first_step: setup.trainer.step,
-        rows: setup.rows,
-        validation_rows: setup.validation_rows,
-        trained_parameters: setup.trained_parameters,
-        total_parameters: setup.model.parameters(),
-    }
-}
-
-/// One window. If the loss is not finite, the state before it is saved and the error returned.
-async fn step(setup: &mut Setup, run_dir: &Path, recorder: &mut Recorder) -> Result<()> {
-    let waiting = Instant::now();
-    let window = setup.loader.next_window().await?;
-    let waited = waiting.elapsed().as_secs_f64() * 1e3;
-    let report = match setup.trainer.step(&window, waited).await {
-        Ok(report) => report,
-        Err(error) if error.kind() == ErrorKind::Diverged && setup.trainer.step > 0 => {
-            save(setup, run_dir, recorder).await?;
-            return Err(error);
-        }
-        Err(error) => return Err(error),
-    };
-    setup.trainer.take_events().iter().for_each(|event| recorder.record(event));
-    setup.progress.epoch = window.epoch;
-    setup.progress.tokens_seen += window.tokens as u64;
-    setup.progress.loader = serde_json::to_value(&window.state_after)
-        .map_err(|error| Error::internal(format!("the loader's state cannot be written: {error}")))?;
-    if report.step.is_multiple_of(setup.config.log.logging_steps) {
-        setup.progress.remember(&report);
-        recorder.record(&Event::Step(report));
-    }
-    Ok(())
-}
-
-/// Evaluates; returns whether to stop early.
-async fn evaluate(setup: &mut Setup, recorder: &mut Recorder) -> Result<bool> {
-    if setup.validation.is_empty() {
-        return Ok(false);
-    }
-    let mut report = setup.trainer.evaluate(&setup.validation, setup.progress.epoch).await?;
-    setup.trainer.take_events().iter().for_each(|event| recorder.record(event));
-    report.best = setup.progress.best.as_ref().is_none_or(|best| report.eval_loss < best.loss);
-    if report.best {
-        setup.progress.best = Some(Best { loss: report.eval_loss, step: report.step });
-        setup.progress.evaluations_without_improvement = 0;
-    } else {
-        setup.progress.evaluations_without_improvement += 1;
-    }
-    setup.progress.remember(&report);
-    recorder.record(&Event::Evaluation(report));
-    let patience = setup.config.train.early_stopping_patience;
-    let stop = patience.is_some_and(|patience| setup.progress.evaluations_without_improvement >= patience);
-    if stop {
-        let message =
-            format!("no better evaluation in the last {}", setup.progress.evaluations_without_improvement);
-        recorder.record(&Event::Notice { message });
-    }
-    Ok(stop)
-}
-
-async fn save(setup: &Setup, run_dir: &Path, recorder: &mut Recorder) -> Result<()> {
-    let writer = ModelWriter { model: &setup.model, spec: setup.adapter.as_ref() };
-    let limit = setup.config.train.save_total_limit;
-    let path = setup.progress.save(&setup.trainer, &writer, run_dir, limit).await?;
-    recorder.record(&Event::Saved { step: setup.trainer.step, path });
-    Ok(())
-}
-
-async fn finish(setup: &Setup, run_dir: &Path) -> Result<PathBuf> {
-    let writer = ModelWriter { model: &setup.model, spec: setup.adapter.as_ref() };
-    let path = run_dir.join(if setup.adapter.is_some() { "adapter" } else { "model" });
-    writer.write_final(&path, &setup.trainer.builder.trained, &setup.trainer.trained_values().await?)?;
-    Ok(path)
-}
-
-/// The configured prompts, continued greedily by the model as it is now.
-async fn samples(setup: &Setup, recorder: &mut Recorder) -> Result<()> {
-    let Some(tokenizer) = &setup.tokenizer else { return Ok(()) };
-    let generator = Generator {
-        executor: &setup.trainer.executor,
-        decoder: &setup.model.decoder,
-        trained: &setup.trainer.builder.trained,
-        dtype: setup.model.dtype,
-        stop: tokenizer.end_of_sequence_ids(),
-    };
-    for prompt in &setup.config.train.sample_prompts {
-        let text = if tokenizer.has_template() {
-            tokenizer.render(&[Message::new("user", prompt.as_str())], None, true)?
-        } else {
-            prompt.clone()
+    fn announce(&mut self) {
+        let setup = &mut self.setup;
+        let total_steps = setup.trainer.schedule.total_steps;
+        let started = Event::Started {
+            run: self.run_dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            model: setup.model.name.clone(),
+            device: setup.trainer.executor.device_name().to_owned(),
+            total_steps,
+            first_step: setup.trainer.step,
+            total_epochs: total_steps as f64 / setup.loader.windows_per_epoch().max(1) as f64,
+            rows: setup.rows,
+            validation_rows: setup.validation_rows,
+            trained_parameters: setup.trained_parameters,
+            total_parameters: setup.model.parameters(),
         };
-        let ids = tokenizer.encode(&text)?;
-        let limit = setup.config.train.sample_max_tokens;
-        let generated = generator.generate(&ids, limit, Sampling::GREEDY, &mut |_| {}).await?;
-        let text = tokenizer.decode(&generated.tokens)?;
-        recorder.record(&Event::Sample(Sample { step: setup.trainer.step, prompt: prompt.clone(), text }));
+        self.recorder.record(&started);
+        for message in std::mem::take(&mut setup.notices) {
+            self.recorder.record(&Event::Notice { message });
+        }
+        for event in std::mem::take(&mut setup.fallbacks) {
+            self.recorder.record(&event);
+        }
+        if setup.trainer.learning_rate_scale != 1.0 {
+            self.tell_learning_rate();
+        }
     }
-    Ok(())
+
+    /// One window. If the loss is not finite, the state before it is saved and the error returned.
+    async fn step(&mut self) -> Result<()> {
+        let waiting = Instant::now();
+        let window = self.setup.loader.next_window().await?;
+        let waited = waiting.elapsed().as_secs_f64() * 1e3;
+        let looking = self.survey.is_due(self.setup.trainer.step);
+        if looking {
+            self.survey.begin(&self.setup.trainer, self.setup.trained_parameters).await?;
+        }
+        let report = self.setup.trainer.step(&window, waited).await;
+        self.tell_trainer_events();
+        let mut report = match report {
+            Ok(report) => report,
+            Err(error) if error.kind() == ErrorKind::Diverged && self.setup.trainer.step > 0 => {
+                self.save().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let progress = &mut self.setup.progress;
+        progress.epoch = window.epoch;
+        progress.tokens_seen += window.tokens as u64;
+        progress.loader = serde_json::to_value(&window.state_after)
+            .map_err(|error| Error::internal(format!("the loader's state cannot be written: {error}")))?;
+        let (step, step_ms) = (report.step, report.step_ms);
+        if step.is_multiple_of(self.setup.config.log.logging_steps) {
+            self.complete(&mut report).await?;
+            self.setup.progress.remember_step(&report);
+            self.recorder.record(&Event::Step(report));
+        }
+        if looking {
+            self.look(step, step_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the trainer does not know.
+    async fn complete(&mut self, report: &mut StepReport) -> Result<()> {
+        let setup = &self.setup;
+        let (plans, tensors) =
+            (setup.trainer.executor.plan_counts(), setup.trainer.executor.tensor_cache().await?);
+        (report.plan_hits, report.plan_misses) = (plans.hits, plans.misses);
+        (report.tensor_hits, report.tensor_misses) = (tensors.hits, tensors.misses);
+        report.eval_ms = std::mem::take(&mut self.eval_ms);
+        report.checkpoint_ms = std::mem::take(&mut self.checkpoint_ms);
+        report.elapsed_seconds = self.start.elapsed().as_secs_f64();
+        report.tokens_seen = setup.progress.tokens_seen;
+        let part = report.epoch.fract();
+        report.rows_seen = (if part > 0.0 { part } else { 1.0 } * setup.rows as f64).round() as usize;
+        Ok(())
+    }
+
+    async fn look(&mut self, step: usize, step_ms: f64) -> Result<()> {
+        let setup = &self.setup;
+        let counters = setup.trainer.executor.counters().await?;
+        let memory = memory(step, &setup.planned, counters, setup.config.model.memory_budget);
+        self.recorder.record(&memory);
+        for event in self.survey.end(&setup.trainer, step_ms).await? {
+            self.recorder.record(&event);
+        }
+        Ok(())
+    }
+
+    fn tell_trainer_events(&mut self) {
+        self.setup.trainer.take_events().iter().for_each(|event| self.recorder.record(event));
+    }
+
+    /// Evaluates; returns whether to stop early.
+    pub(super) async fn evaluate(&mut self) -> Result<bool> {
+        if self.setup.validation.is_empty() {
+            return Ok(false);
+        }
+        let mut report =
+            self.setup.trainer.evaluate(&self.setup.validation, self.setup.progress.epoch).await?;
+        self.tell_trainer_events();
+        self.eval_ms += report.eval_ms;
+        let progress = &mut self.setup.progress;
+        report.best = progress.best.as_ref().is_none_or(|best| report.eval_loss < best.loss);
+        if report.best {
+            progress.best = Some(Best { loss: report.eval_loss, step: report.step });
+            progress.evaluations_without_improvement = 0;
+        } else {
+            progress.evaluations_without_improvement += 1;
+        }
+        let stale = progress.evaluations_without_improvement;
+        progress.remember_evaluation(&report);
+        self.recorder.record(&Event::Evaluation(report));
+        let patience = self.setup.config.train.early_stopping_patience;
+        let stop = patience.is_some_and(|patience| stale >= patience);
+        if stop {
+            self.recorder
+                .record(&Event::Notice { message: format!("no better evaluation in the last {stale}") });
+        }
+        Ok(stop)
+    }
+
+    pub(super) async fn save(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let setup = &self.setup;
+        let writer = ModelWriter { model: &setup.model, spec: setup.adapter.as_ref() };
+        let limit = setup.config.train.save_total_limit;
+        let path = setup.progress.save(&setup.trainer, &writer, self.run_dir, limit).await?;
+        self.checkpoint_ms += start.elapsed().as_secs_f64() * 1e3;
+        self.recorder.record(&Event::Saved { step: self.setup.trainer.step, path });
+        Ok(())
+    }
+
+    /// Writes the result: the trained values as they are, or those of the best checkpoint.
+    async fn finish(&self, keep_best: bool) -> Result<PathBuf> {
+        let setup = &self.setup;
+        let writer = ModelWriter { model: &setup.model, spec: setup.adapter.as_ref() };
+        let path = self.run_dir.join(if setup.adapter.is_some() { "adapter" } else { "model" });
+        let best = if keep_best { setup.progress.best_values(self.run_dir)? } else { None };
+        let values = match best {
+            Some(values) => values,
+            None => setup.trainer.trained_values().await?,
+        };
+        writer.write_final(&path, &setup.trainer.builder.trained, &values)?;
+        Ok(path)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::model::OpenModel;
 use super::{NamedTensors, Trainer};
@@ -12,6 +12,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
+use crate::metrics::{EvaluationReport, StepReport};
 use crate::model::{Trained, export, lora_a_name, lora_b_name};
 use crate::tensor_file::FloatType;
 
@@ -66,7 +67,7 @@ fn numbers(values: &NamedTensors, name: &str) -> Result<Vec<f32>> {
 }
 
 /// What a run remembers besides its tensors.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Progress {
     pub epoch: f64,
     pub loader: Value,
@@ -75,6 +76,25 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Evaluations since the best one.
     pub evaluations_without_improvement: usize,
+    /// What the user multiplied the learning rate with.
+    pub learning_rate_scale: f64,
+    /// What trainer_state.json says of the configuration.
+    pub settings: TrainerState,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            epoch: 0.0,
+            loader: Value::Null,
+            tokens_seen: 0,
+            history: Vec::new(),
+            best: None,
+            evaluations_without_improvement: 0,
+            learning_rate_scale: 1.0,
+            settings: TrainerState::default(),
+        }
+    }
 }
 
 /// The best evaluation so far.
@@ -85,11 +105,41 @@ pub struct Best {
 }
 
 impl Progress {
-    /// Keeps a report for trainer_state.json.
-    pub fn remember(&mut self, report: &impl serde::Serialize) {
-        if let Ok(Value::Object(fields)) = serde_json::to_value(report) {
+    /// Keeps a step for trainer_state.json, under the names of Hugging Face's Trainer.
+    pub fn remember_step(&mut self, report: &StepReport) {
+        let StepReport { step, epoch, loss, grad_norm, learning_rate, .. } = report;
+        self.remember(json!({
+            "epoch": epoch, "grad_norm": grad_norm, "learning_rate": learning_rate, "loss": loss, "step": step,
+        }));
+    }
+
+    /// Keeps an evaluation likewise.
+    pub fn remember_evaluation(&mut self, report: &EvaluationReport) {
+        let EvaluationReport { step, epoch, eval_loss, perplexity, eval_ms, .. } = report;
+        self.remember(json!({
+            "epoch": epoch, "eval_loss": eval_loss, "eval_perplexity": perplexity, "eval_runtime": eval_ms / 1e3,
+            "step": step,
+        }));
+    }
+
+    fn remember(&mut self, row: Value) {
+        if let Value::Object(fields) = row {
             self.history.push(fields);
         }
+    }
+
+    /// The trained values of the best checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// A data error if it is damaged.
+    pub fn best_values(&self, run_dir: &Path) -> Result<Option<NamedTensors>> {
+        let Some(best) = &self.best else { return Ok(None) };
+        let folder = run_dir.join(name(best.step));
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let (_, _, values) = Self::load(&folder)?;
+        Ok(Some(values))
     }
 
     /// Writes `checkpoint-{step}` and deletes those beyond `limit`, never the best.
@@ -136,6 +186,8 @@ impl Progress {
             best: best.map(|(&loss, &step)| Best { loss, step: step as usize }),
             evaluations_without_improvement: run.counters.get("stale_evaluations").copied().unwrap_or(0)
                 as usize,
+            learning_rate_scale: run.measures.get("learning_rate_scale").copied().unwrap_or(1.0),
+            settings: TrainerState::default(),
         };
         let tensors = tensors
             .into_iter()
@@ -149,6 +201,7 @@ impl Progress {
         run.counters.insert("tokens_seen".into(), self.tokens_seen);
         run.counters.insert("stale_evaluations".into(), self.evaluations_without_improvement as u64);
         run.measures.insert("epoch".into(), self.epoch);
+        run.measures.insert("learning_rate_scale".into(), self.learning_rate_scale);
         if let Some(best) = &self.best {
             run.counters.insert("best_step".into(), best.step as u64);
             run.measures.insert("best_loss".into(), best.loss);
@@ -166,7 +219,7 @@ impl Progress {
             max_steps: max_steps as u64,
             num_input_tokens_seen: self.tokens_seen,
             log_history: self.history.clone(),
-            ..TrainerState::default()
+            ..self.settings.clone()
         }
     }
 }

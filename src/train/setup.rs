@@ -8,6 +8,7 @@ use super::prefix;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
+use crate::checkpoint::TrainerState;
 use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind};
 use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
@@ -15,8 +16,9 @@ use crate::data::{
     Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits,
 };
 use crate::error::{Error, Result};
-use crate::executor::{AsyncGraphExecutor, HostTensor};
+use crate::executor::{AsyncGraphExecutor, HostTensor, kind_of};
 use crate::graph::Operation;
+use crate::metrics::Event;
 use crate::model::{Trained, lora_a_name, lora_b_name};
 use crate::optim::{AdamW, Schedule, ScheduleShape};
 
@@ -37,8 +39,12 @@ pub struct Setup {
     pub validation_rows: usize,
     pub trained_parameters: usize,
     pub progress: Progress,
+    /// Memory of the largest step.
+    pub planned: PlannedMemory,
     /// What the user should know before the first step.
     pub notices: Vec<String>,
+    /// Fused operations that run as plain ones.
+    pub fallbacks: Vec<Event>,
 }
 
 /// Opens everything, checks that it fits together, and continues from `resume` if it is given. `counted` is told how
@@ -76,7 +82,8 @@ pub async fn setup(
     let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
     let executor = open_executor(config.model.device, config.model.threads)?;
     let longest = bucket_length(loader.longest(), config.data.max_length);
-    let planned = fits(&config, &builder, &executor, longest, &mut notices)?;
+    let planned = fits(&config, &builder, &executor, longest)?;
+    let fallbacks = fallbacks(&executor);
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
     notices.extend(prefix::choose(&config, &model, &mut trainer, windows_per_epoch, planned.total).await?);
@@ -87,8 +94,10 @@ pub async fn setup(
         trainer.restore(step, tensors).await?;
         loader = resumed(loader, &saved, &config)?;
         notices.push(format!("resuming after step {step} from {}", folder.display()));
+        trainer.learning_rate_scale = saved.learning_rate_scale;
         progress = saved;
     }
+    progress.settings = settings(&config, loader.windows_per_epoch());
     Ok(Setup {
         loader: PrefetchingLoader::new(loader, PREFETCHED_WINDOWS)?,
         validation: evaluated.transpose()?.unwrap_or_default(),
@@ -101,7 +110,9 @@ pub async fn setup(
         validation_rows,
         trained_parameters,
         progress,
+        planned,
         notices,
+        fallbacks,
     })
 }
 
@@ -111,7 +122,6 @@ fn fits(
     builder: &StepBuilder,
     executor: &AsyncGraphExecutor,
     longest: usize,
-    notices: &mut Vec<String>,
 ) -> Result<PlannedMemory> {
     let kind = StepKind::of(0, config.train.gradient_accumulation_steps);
     let kind = if kind.updates() { kind } else { StepKind::Last };
@@ -121,13 +131,34 @@ fn fits(
     if let Some(budget) = config.model.memory_budget {
         planned.check(budget, rows, longest)?;
     }
-    if executor.target().lacks_kernel(&Operation::SwiGlu) {
-        notices.push(format!(
-            "{} has no fused kernels: the step runs as plain operations",
-            executor.device_name()
-        ));
-    }
     Ok(planned)
+}
+
+/// The fused operations of a step that the device has no kernels for.
+fn fallbacks(executor: &AsyncGraphExecutor) -> Vec<Event> {
+    let fused = [Operation::SwiGlu, Operation::ProjectedCrossEntropy];
+    let lacking = fused.iter().filter(|operation| executor.target().lacks_kernel(operation));
+    let event = |operation: &Operation| Event::Fallback {
+        operation: kind_of(operation),
+        reason: format!("{} has no kernel for it", executor.device_name()),
+    };
+    lacking.map(event).collect()
+}
+
+/// What trainer_state.json says of the configuration.
+fn settings(config: &RunConfig, windows_per_epoch: usize) -> TrainerState {
+    let epochs = match config.train.length {
+        RunLength::Epochs(epochs) => epochs,
+        RunLength::Steps(steps) => steps as f64 / windows_per_epoch.max(1) as f64,
+    };
+    TrainerState {
+        eval_steps: config.train.eval_steps as u64,
+        logging_steps: config.log.logging_steps as u64,
+        num_train_epochs: epochs.ceil() as u64,
+        save_steps: config.train.save_steps as u64,
+        train_batch_size: config.train.batch_size as u64,
+        ..TrainerState::default()
+    }
 }
 
 /// The model's tokenizer with the chat template that the configuration chooses. Tokenized rows need no tokenizer, so a

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::clock::StepClock;
 use super::prefix::{FrozenPrefix, PREFIX_HIDDEN, PrefixCounts, Source};
 use super::step::{StepBuilder, StepKind};
 use crate::data::{Batch, Window};
@@ -26,6 +27,10 @@ pub struct Trainer {
     pub executor: AsyncGraphExecutor,
     pub builder: StepBuilder,
     pub schedule: Schedule,
+    /// What the schedule is multiplied with.
+    pub learning_rate_scale: f64,
+    /// Times the stages of steps.
+    pub clock: StepClock,
     /// Decides dropout.
     pub seed: u64,
     /// Optimizer steps done.
@@ -62,10 +67,14 @@ impl Trainer {
             states.push((name, value));
         }
         executor.set_states(states).await?;
+        let clock = StepClock::default();
+        executor.observe(Box::new(clock.clone())).await?;
         Ok(Self {
             executor,
             builder,
             schedule,
+            learning_rate_scale: 1.0,
+            clock,
             seed,
             step: 0,
             prefix: None,
@@ -97,7 +106,8 @@ impl Trainer {
             self.prepare_accumulators().await?;
         }
         let (mut loss, mut grad_norm) = (0.0, 0.0);
-        let learning_rate = self.schedule.learning_rate(self.step);
+        let learning_rate = self.learning_rate();
+        self.clock.take_stages();
         for (index, batch) in window.batches.iter().enumerate() {
             let kind = StepKind::of(index, window.batches.len());
             let (plan, mut inputs) = self.prepared(kind, batch, scale).await?;
@@ -111,10 +121,10 @@ impl Trainer {
             }
         }
         if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(diverged(self.step + 1, loss, grad_norm, window));
+            return Err(self.diverged(loss, grad_norm, window));
         }
         self.step += 1;
-        let took = start.elapsed().as_secs_f64();
+        let (took, stages) = (start.elapsed().as_secs_f64(), self.clock.take_stages());
         Ok(StepReport {
             step: self.step,
             epoch: window.epoch,
@@ -126,6 +136,9 @@ impl Trainer {
             tokens_per_second: window.tokens as f64 / took.max(1e-9),
             step_ms: took * 1e3,
             data_wait_ms,
+            forward_ms: stages.forward,
+            backward_ms: stages.backward,
+            optimizer_ms: stages.optimizer,
             ..StepReport::default()
         })
     }
@@ -196,9 +209,26 @@ impl Trainer {
         Ok(())
     }
 
+    /// The rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.learning_rate(self.step) * self.learning_rate_scale
+    }
+
     /// Reports of the plans that were compiled since the last call, and notices.
     pub fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.events())
+    }
+
+    /// Tells what is not finite, and on which rows.
+    fn diverged(&self, loss: f64, grad_norm: f64, window: &Window) -> Error {
+        let step = self.step + 1;
+        let (rows, more) = rows(window);
+        let told = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let message =
+            format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{told}", rows.join(", "));
+        self.events().push(Event::NotFinite { step, loss, grad_norm, rows });
+        Error::new(ErrorKind::Diverged, message)
+            .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
     }
 
     /// What the cache of the frozen prefix holds and how often it was asked; `None` where there is none.
@@ -260,6 +290,7 @@ impl Trainer {
         updates: bool,
         make: impl FnOnce() -> Result<Arc<Plan>>,
     ) -> Result<Arc<Plan>> {
+        let start = Instant::now();
         let misses = self.executor.plan_counts().misses;
         let plan = make()?;
         if self.executor.plan_counts().misses > misses {
@@ -273,8 +304,8 @@ impl Trainer {
                 operations_before: plan.passes.first().map_or(0, |pass| pass.operations_before),
                 passes: plan.passes.iter().map(pass_count).collect(),
                 widths: plan.batches.iter().map(|batch| batch.len() as u32).collect(),
-                kernels: 0,
-                plan_ms: 0.0,
+                kernels: plan.operations(),
+                plan_ms: start.elapsed().as_secs_f64() * 1e3,
             };
             self.events().push(report);
         }
@@ -333,14 +364,10 @@ fn pass_count(report: &PassReport) -> PassCount {
     PassCount { name: report.name.to_owned(), operations: report.operations_after }
 }
 
-fn diverged(step: usize, loss: f64, grad_norm: f64, window: &Window) -> Error {
+/// The first rows of a window, as `file:line`, and how many more there are.
+fn rows(window: &Window) -> (Vec<String>, usize) {
     const SHOWN: usize = 8;
     let sources: Vec<_> = window.batches.iter().flat_map(|batch| &batch.sources).collect();
-    let rows: Vec<String> = sources.iter().take(SHOWN).map(ToString::to_string).collect();
-    let more = sources.len().saturating_sub(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let message =
-        format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{more}", rows.join(", "));
-    Error::new(ErrorKind::Diverged, message)
-        .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
+    let rows = sources.iter().take(SHOWN).map(ToString::to_string).collect();
+    (rows, sources.len().saturating_sub(SHOWN))
 }

@@ -1,6 +1,8 @@
 //! Shared by the integration tests: an executor on the CPU, random tensors, comparisons.
 #![allow(dead_code, clippy::unwrap_used)]
 
+#[cfg(unix)]
+pub mod peer;
 pub mod prepared;
 pub mod steps;
 pub mod workspace;

@@ -134,7 +134,7 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 pub fn steps(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line.get("loss").is_some()).collect()
+    lines.filter(|line| line["event"] == "step").collect()
 }
 
 /// One field of every line.

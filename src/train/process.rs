@@ -2,7 +2,7 @@
 
 /// Memory of the process; `None` where the system does not tell.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Process {
+pub struct Process {
     /// The most it has held at once.
     pub peak_bytes: Option<u64>,
     /// What it holds now.
@@ -23,7 +23,7 @@ impl Process {
 
 /// Page faults since the process began; zero where the system does not tell.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     /// Served from memory: a page was zeroed or mapped.
     pub minor: u64,
     /// Served from disk.
