@@ -13,6 +13,8 @@ pub struct LogSection {
     /// Write event files for TensorBoard to the run's folder tensorboard.
     pub tensorboard: bool,
     /// Answer Prometheus on this port of 127.0.0.1 while the run lasts; 0 takes a free one. Off where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16", range(min = 0, max = 65535))]
     pub prometheus_port: Option<u16>,
 }
 
