@@ -139,7 +139,7 @@ fn masked_crc(data: &[u8]) -> u32 {
         }
     }
     let crc = !crc;
-    (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// Fields of a protocol buffer: number, and bytes or the value's little-endian bytes.
@@ -167,7 +167,7 @@ fn fields(mut data: &[u8]) -> Vec<(u64, Vec<u8>)> {
             1 => 8,
             2 => varint(&mut data) as usize,
             5 => 4,
-            other => panic!("wire type {other}"),
+            other => unreachable!("wire type {other}"),
         };
         found.push((key >> 3, data[..length].to_vec()));
         data = &data[length..];

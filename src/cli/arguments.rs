@@ -99,6 +99,18 @@ pub struct WatchArguments {
     /// Print lines instead of opening the dashboard
     #[arg(long)]
     pub plain: bool,
+    /// Print the dashboard as it is now, or was at the end, as an SVG picture
+    #[arg(long, value_name = "COLUMNSxROWS", num_args = 0..=1, default_missing_value = "120x40",
+          value_parser = picture_size, conflicts_with = "plain")]
+    pub picture: Option<(u16, u16)>,
+}
+
+/// `120x40`: at most 500 cells each way.
+fn picture_size(text: &str) -> Result<(u16, u16), String> {
+    let (columns, rows) = text.split_once('x').ok_or("expected COLUMNSxROWS, like 120x40")?;
+    let cells = |text: &str| text.parse().ok().filter(|cells| (1..=500).contains(cells));
+    let size = cells(columns).zip(cells(rows));
+    size.ok_or_else(|| "columns and rows are numbers from 1 to 500".to_owned())
 }
 
 #[derive(Debug, Args)]

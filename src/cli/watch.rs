@@ -10,7 +10,7 @@ use super::progress::Progress;
 use crate::error::Result;
 use crate::metrics::{MetricsFile, Sink};
 use crate::train::RunLock;
-use crate::tui::{Dashboard, Player, Recording, Session, State, Tail};
+use crate::tui::{Dashboard, Player, Recording, Session, State, Tail, Theme, still};
 
 /// How often a growing file is looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -18,6 +18,13 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub fn run(arguments: &WatchArguments, printer: &Printer) -> Result<()> {
     let run_dir = &arguments.run_dir;
     let mut file = MetricsFile::open(run_dir)?;
+    if let Some(size) = arguments.picture {
+        let recording = Recording::read(&mut file)?;
+        let mut state = State::new(Session::Replay);
+        (state.run, state.now) = (recording.run(), recording.length());
+        printer.data(still(&state, Theme::DARK, size).trim_end());
+        return Ok(());
+    }
     if arguments.plain || !printer.interactive() {
         return lines(run_dir, file, printer);
     }
