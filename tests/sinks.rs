@@ -138,8 +138,7 @@ fn masked_crc(data: &[u8]) -> u32 {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
         }
     }
-    let crc = !crc;
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+    (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// Fields of a protocol buffer: number, and bytes or the value's little-endian bytes.
@@ -166,8 +165,10 @@ fn fields(mut data: &[u8]) -> Vec<(u64, Vec<u8>)> {
             }
             1 => 8,
             2 => varint(&mut data) as usize,
-            5 => 4,
-            other => unreachable!("wire type {other}"),
+            wire => {
+                assert_eq!(wire, 5, "an unknown wire type");
+                4
+            }
         };
         found.push((key >> 3, data[..length].to_vec()));
         data = &data[length..];

@@ -261,11 +261,13 @@ mod tests {
         let silent = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
         let attached = Client::connect(folder.path()).unwrap().attach().unwrap();
         assert_eq!(attached.position, 7);
+        let listener =
+            std::thread::spawn(move || attached.events.iter().filter_map(|event| event.step()).collect());
         let start = std::time::Instant::now();
         (1..=20_000).for_each(|number| server.event(&step(number)));
         assert!(start.elapsed().as_secs() < 5);
         drop(server);
-        let seen: Vec<usize> = attached.events.iter().filter_map(|event| event.step()).collect();
+        let seen: Vec<usize> = listener.join().unwrap();
         assert_eq!(seen.last(), Some(&20_000));
         drop(silent);
     }
