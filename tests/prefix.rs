@@ -261,13 +261,19 @@ fn run(workspace: &Workspace, name: &str, changes: &[&str], says: &[&str]) -> (V
 
 fn result(workspace: &Workspace, name: &str) -> (Vec<Value>, Vec<u8>) {
     let text = std::fs::read_to_string(workspace.path(name).join("metrics.jsonl")).unwrap();
-    let timeless = |line: &str| {
-        let mut line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
-        line.retain(|key, _| !key.ends_with("_ms") && key != "tokens_per_second");
-        Value::Object(line)
+    let decided_by_data = |line: &str| {
+        let line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        let keys: &[&str] = match line["event"].as_str() {
+            Some("step") => {
+                &["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "supervised_tokens"]
+            }
+            Some("evaluation") => &["step", "epoch", "eval_loss", "supervised_tokens", "best"],
+            _ => return None,
+        };
+        Some(keys.iter().map(|&key| line[key].clone()).collect())
     };
     let adapter = std::fs::read(workspace.path(name).join("adapter/adapter_model.safetensors")).unwrap();
-    (text.lines().map(timeless).collect(), adapter)
+    (text.lines().filter_map(decided_by_data).collect(), adapter)
 }
 
 const OFF: &str = "train.frozen_prefix_cache=off";

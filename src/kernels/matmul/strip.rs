@@ -183,10 +183,6 @@ fn next_tile(left: usize, most: usize) -> usize {
 
 /// Tiles that share the fetching of the next panel.
 const FETCHING_TILES: usize = 4;
-/// How far ahead x is fetched, in elements: four cache lines, which take longer to use up than to come from memory.
-const COMING: usize = 64;
-/// Rows of x whose next line is fetched per loop iteration: all of a tile's within the time that a line lasts.
-const COMING_ROWS: usize = 4;
 /// Steps of k written out per loop iteration, so that addresses are computed once for all of them.
 const STEPS: usize = 4;
 
@@ -210,11 +206,7 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
     // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
     unsafe {
         let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
-        for index in 0..unrolled {
-            let coming = x[0].wrapping_add(COMING).wrapping_byte_add(index % STEPS * COMING_ROWS * x_stride);
-            if R > COMING_ROWS {
-                (0..COMING_ROWS).for_each(|i| prefetch(coming.wrapping_byte_add(i * x_stride)));
-            }
+        for _ in 0..unrolled {
             if fetch {
                 prefetch(ahead);
                 prefetch(ahead.wrapping_add(PANEL / 2));
