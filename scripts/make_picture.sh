@@ -7,5 +7,7 @@ cargo build --release --locked
 run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 target/release/lazytune train configs/quickstart.toml --quiet --run-dir "$run/quickstart" >/dev/null
-target/release/lazytune watch "$run/quickstart" --picture 120x40 >scripts/dashboard.svg
+# Paths are shown from the repository on, in as much room as they then take.
+target/release/lazytune watch "$run/quickstart" --picture 120x40 |
+    sed -E "\\#$PWD/|$run/# s# (textLength|lengthAdjust)=\"[^\"]*\"##g; s#($PWD|$run)/##g" >scripts/dashboard.svg
 printf 'scripts/dashboard.svg\n'
