@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cargo build --release --locked
-run=$(mktemp -d)
-trap 'rm -rf "$run"' EXIT
+run=target/picture
+rm -rf "$run"
 target/release/lazytune train configs/quickstart.toml --quiet --run-dir "$run/quickstart" >/dev/null
-# Paths are shown from the repository on, in as much room as they then take.
+# The model's path is shown from the repository on, in as much room as it then takes.
 target/release/lazytune watch "$run/quickstart" --picture 120x40 |
-    sed -E "\\#$PWD/|$run/# s# (textLength|lengthAdjust)=\"[^\"]*\"##g; s#($PWD|$run)/##g" >scripts/dashboard.svg
+    sed -E "\\#$PWD/# s# (textLength|lengthAdjust)=\"[^\"]*\"##g; s#$PWD/##g" >scripts/dashboard.svg
 printf 'scripts/dashboard.svg\n'
