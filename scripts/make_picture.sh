@@ -7,7 +7,7 @@ cargo build --release --locked
 run=target/picture
 rm -rf "$run"
 target/release/lazytune train configs/quickstart.toml --quiet --run-dir "$run/quickstart" >/dev/null
-# The model's path is shown from the repository on, in as much room as it then takes.
-target/release/lazytune watch "$run/quickstart" --picture 120x40 |
-    sed -E "\\#$PWD/# s# (textLength|lengthAdjust)=\"[^\"]*\"##g; s#$PWD/##g" >scripts/dashboard.svg
+# Paths are shown from the repository on.
+sed -i.absolute "s#$PWD/##g" "$run/quickstart/metrics.jsonl"
+target/release/lazytune watch "$run/quickstart" --picture 120x40 >scripts/dashboard.svg
 printf 'scripts/dashboard.svg\n'
