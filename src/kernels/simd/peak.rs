@@ -28,7 +28,10 @@ pub fn bf16_dot_peak(isa: Isa, threads: usize) -> Option<f64> {
     // SAFETY: the features have just been checked.
     return Some(sustained(threads, &|| unsafe { bf16_dots() }));
     #[cfg(not(target_arch = "x86_64"))]
-    None
+    {
+        let _ = threads;
+        None
+    }
 }
 
 /// Runs `work`, which returns how many operations it did, on all threads over the same time; the sum of each thread's
