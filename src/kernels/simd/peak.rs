@@ -93,19 +93,27 @@ fn multiply_adds<V: Vector, const SUMS: usize>() -> usize {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn bf16_dots() -> usize {
-    use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    use std::arch::x86_64::{
+        __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_reduce_add_ps, _mm512_set1_ps,
+    };
     const SUMS: usize = 24;
     const PAIRS: usize = 16;
     // 2^-100 in every bf16: products vanish, and nothing becomes infinite.
     let tiny = black_box(0x0d80_u16);
     // SAFETY: both types are 64 bytes without invalid values.
     let factor = unsafe { std::mem::transmute::<[u16; 32], __m512bh>([tiny; 32]) };
-    let mut sums = [_mm512_set1_ps(black_box(0.5)); SUMS];
-    for _ in 0..STEPS / 2 {
-        for sum in &mut sums {
-            *sum = _mm512_dpbf16_ps(*sum, factor, factor);
-        }
+    // Variables of their own stay in registers, where the elements of an array may not.
+    macro_rules! add_products {
+        ($($sum:ident)*) => {
+            $(let mut $sum = _mm512_set1_ps(black_box(0.5));)*
+            for _ in 0..STEPS / 2 {
+                $($sum = _mm512_dpbf16_ps($sum, factor, factor);)*
+            }
+            let mut total = _mm512_set1_ps(0.0);
+            $(total = _mm512_add_ps(total, $sum);)*
+            black_box(_mm512_reduce_add_ps(total));
+        };
     }
-    black_box(sums.map(|sum| _mm512_reduce_add_ps(sum)));
+    add_products!(a b c d e f g h i j k l m n o p q r s t u v w x);
     STEPS / 2 * SUMS * PAIRS * 2 * OPERATIONS
 }
