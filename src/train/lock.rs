@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::error::{Error, Result, ResultExt};
 
 const FILE: &str = "run.lock";
-/// Whoever lists runs holds the lock for a moment.
-const ATTEMPTS: usize = 20;
+/// Whoever lists runs holds the lock for a moment; a killed process, until the system has taken back its memory.
+const ATTEMPTS: usize = 300;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Held as long as a process trains; the system lets go of it however the process ends.
