@@ -17,9 +17,7 @@ use crate::train::{self, Control, RunLock};
 pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
     let config = load(arguments, printer)?;
     let run_dir = config.train.output_dir.clone();
-    if RunLock::is_taken(&run_dir) {
-        return Err(RunLock::taken(&run_dir));
-    }
+    RunLock::require_free(&run_dir)?;
     let resume = resume(arguments, &run_dir)?;
     if resume.is_none() {
         refuse_to_overwrite(&run_dir)?;

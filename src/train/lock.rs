@@ -22,14 +22,20 @@ impl RunLock {
         let path = run_dir.join(FILE);
         let doing = || format!("locking {}", path.display());
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context(doing)?;
-        for _ in 0..ATTEMPTS {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self(file)),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-                Err(TryLockError::Error(error)) => return Err(error).context(doing),
-            }
-        }
-        Err(Self::taken(run_dir))
+        let attempt = || match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error).context(doing),
+        };
+        if patiently(attempt)? { Ok(Self(file)) } else { Err(Self::taken(run_dir)) }
+    }
+
+    /// Refuses a folder early, before a model is read for it.
+    ///
+    /// # Errors
+    /// A user error if another process trains in the folder.
+    pub fn require_free(run_dir: &Path) -> Result<()> {
+        if patiently(|| Ok(!Self::is_taken(run_dir)))? { Ok(()) } else { Err(Self::taken(run_dir)) }
     }
 
     /// Whether a process trains in the folder.
@@ -39,10 +45,21 @@ impl RunLock {
     }
 
     /// The error for a folder in which a process trains.
-    pub fn taken(run_dir: &Path) -> Error {
+    fn taken(run_dir: &Path) -> Error {
         let message = format!("another process trains in {}", run_dir.display());
         Error::user(message).hint(format!("look at it with lazytune watch {}", run_dir.display()))
     }
+}
+
+/// Tries until `attempt` succeeds or a killed process would be gone; whether it succeeded.
+fn patiently(attempt: impl Fn() -> Result<bool>) -> Result<bool> {
+    for _ in 0..ATTEMPTS {
+        if attempt()? {
+            return Ok(true);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -55,7 +72,14 @@ mod tests {
         assert!(!RunLock::is_taken(folder.path()));
         let lock = RunLock::take(folder.path()).unwrap();
         assert!(RunLock::is_taken(folder.path()) && RunLock::take(folder.path()).is_err());
-        drop(lock);
+        let patience = Duration::from_millis(200);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(patience);
+                drop(lock);
+            });
+            RunLock::require_free(folder.path()).unwrap();
+        });
         assert!(!RunLock::is_taken(folder.path()) && RunLock::take(folder.path()).is_ok());
     }
 }
