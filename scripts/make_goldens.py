@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make tests/goldens: what torch, transformers and peft compute on tiny random Llama models.
+"""Make tests/goldens: what torch, transformers and peft compute on tiny random models of each family.
 
   pip install -r scripts/requirements-goldens.txt
-  python3 scripts/make_goldens.py
+  python3 scripts/make_goldens.py [--only CASE ...]
 
 Made with Python 3.11, torch 2.15.0, transformers 5.23.0 and peft 0.21.2 on x86-64. Weights, adapters and rows come
 from seeded generators, so a second run with these versions on one machine gives the same bytes.
@@ -10,6 +10,7 @@ from seeded generators, so a second run with these versions on one machine gives
 Each case is a folder:
 
   base/                  config.json and model.safetensors (f32)
+  base.gguf              the same model as llama.cpp's converter stores it, for families that it knows
   adapter/               the starting adapter as peft saves it (absent from the `full` case)
   rows.jsonl             {"input_ids", "labels"}, one unpadded row a line; label -100 is not supervised
   batch.json             input_ids, labels, attention_mask: the same rows padded on the right, [batch, seq]
@@ -29,17 +30,19 @@ checkpoint's tensor name. The `full` case also has losses_matrix_decay: weight d
 """
 
 import argparse
+import importlib
 import json
 import math
 import shutil
 from pathlib import Path
 
+import gguf
+import numpy
 import peft
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers import AutoConfig, AutoModelForCausalLM
 
 STEP = {
     "optimizer": "adamw",
@@ -108,10 +111,93 @@ CASES = {
 }
 
 
+# One case a family; every size is as small as shows the family's peculiarity.
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 53, "rope_theta": 1000.0}
+ALL_LINEAR = {"r": 2, "lora_alpha": 5, "target_modules": "all-linear"}
+
+
+def family(seed, model_type, class_name, lora=None, lengths=(9, 12), **config):
+    config = {**SMALL, "model_type": model_type, "architectures": [class_name], **config}
+    return {"seed": seed, "steps": 2, "lengths": list(lengths), "config": config, "lora": lora or ALL_LINEAR}
+
+
+CASES |= {
+    "llama3_rope": family(
+        10, "llama", "LlamaForCausalLM", tie_word_embeddings=True,
+        rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                      "original_max_position_embeddings": 64},
+    ),
+    "llama_yarn": family(
+        11, "llama", "LlamaForCausalLM", attention_bias=True, mlp_bias=True,
+        rope_scaling={"type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5,
+                      "original_max_position_embeddings": 16},
+    ),
+    "mistral": family(
+        12, "mistral", "MistralForCausalLM", sliding_window=4,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "attention_factor": 1.3,
+                         "original_max_position_embeddings": 16, "truncate": False},
+    ),
+    # A window that is switched off.
+    "qwen2": family(
+        13, "qwen2", "Qwen2ForCausalLM", tie_word_embeddings=True, use_sliding_window=False, sliding_window=4,
+        max_window_layers=1, hidden_size=32,
+    ),
+    "qwen3": family(
+        14, "qwen3", "Qwen3ForCausalLM", use_sliding_window=True, sliding_window=5, max_window_layers=1,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
+                         "original_max_position_embeddings": 16, "beta_fast": 4.0, "beta_slow": 0.5},
+    ),
+    "smollm3": family(
+        15, "smollm3", "SmolLM3ForCausalLM", num_hidden_layers=3, no_rope_layer_interval=2, hidden_size=32,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
+                         "original_max_position_embeddings": 16},
+    ),
+    "granite": family(
+        16, "granite", "GraniteForCausalLM", embedding_multiplier=3.0, residual_multiplier=0.4,
+        attention_multiplier=0.2, logits_scaling=2.5, hidden_size=32,
+    ),
+    "olmo2": family(17, "olmo2", "Olmo2ForCausalLM", hidden_size=32),
+    # A partial rotation, and adapters on the fused matrices.
+    "phi3": family(
+        18, "phi3", "Phi3ForCausalLM", partial_rotary_factor=0.5, sliding_window=5, hidden_size=32,
+        original_max_position_embeddings=64,
+        lora={"r": 3, "lora_alpha": 4, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
+    ),
+    # Caps so low that scores and logits feel them.
+    "gemma2": family(
+        19, "gemma2", "Gemma2ForCausalLM", hidden_activation="gelu_pytorch_tanh", sliding_window=4,
+        query_pre_attn_scalar=16, attn_logit_softcapping=1.5, final_logit_softcapping=2.0,
+    ),
+    "gemma3": family(
+        20, "gemma3_text", "Gemma3ForCausalLM", hidden_activation="gelu_pytorch_tanh", num_hidden_layers=3,
+        sliding_window=4, sliding_window_pattern=3, query_pre_attn_scalar=8, rope_local_base_freq=100.0,
+        rope_scaling={"rope_type": "linear", "factor": 2.0},
+    ),
+}
+
+
 def float64_norm(self, hidden):
     """RMSNorm in the input's own precision; transformers' class falls back to float32."""
     variance = hidden.pow(2).mean(-1, keepdim=True)
     return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+
+def float64_norm_from_one(self, hidden):
+    """The same for Gemma, whose weight is the difference from 1."""
+    variance = hidden.pow(2).mean(-1, keepdim=True)
+    return hidden * torch.rsqrt(variance + self.eps) * (1.0 + self.weight)
+
+
+def keep_float64():
+    """Makes transformers compute in the model's own precision throughout."""
+    for name in {case["config"].get("model_type", "llama").removesuffix("_text") for case in CASES.values()}:
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        norms = [cls for key, cls in vars(module).items() if key.endswith("RMSNorm")]
+        for norm in norms:
+            norm.forward = float64_norm_from_one if name.startswith("gemma") else float64_norm
+    softmax = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda x, dim=None, dtype=None: softmax(x, dim=dim)
 
 
 def write_json(path, value):
@@ -128,14 +214,21 @@ def write_base(folder, case, generator):
         "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "attention_bias": False, "mlp_bias": False,
         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "torch_dtype": "float32", **case["config"],
     }
+    if config["model_type"] not in ("llama", "granite", "smollm3"):
+        del config["mlp_bias"]
+    if config["model_type"].startswith("gemma"):
+        del config["hidden_act"]
     write_json(folder / "config.json", config)
-    loaded = LlamaConfig.from_pretrained(folder)
+    loaded = AutoConfig.from_pretrained(folder)
     theta = case["config"].get("rope_theta") or case["config"]["rope_parameters"]["rope_theta"]
-    assert loaded.rope_parameters["rope_theta"] == theta, "transformers read another rope_theta"
+    read = loaded.rope_parameters.get("full_attention", loaded.rope_parameters)
+    assert read["rope_theta"] == theta, "transformers read another rope_theta"
     tensors = {}
-    for name, weight in LlamaForCausalLM(loaded).state_dict().items():
+    for name, weight in AutoModelForCausalLM.from_config(loaded).state_dict().items():
         noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
+        if name.endswith("bias") or (weight.ndim == 1 and config["model_type"].startswith("gemma")):
+            tensors[name] = 0.2 * noise
+        elif weight.ndim == 1:
             tensors[name] = 1.0 + 0.2 * noise
         elif "embed_tokens" in name:
             tensors[name] = 0.5 * noise
@@ -144,12 +237,13 @@ def write_base(folder, case, generator):
     if loaded.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return config, tensors
 
 
 def write_adapter(folder, base, case, generator):
     """peft's own files, with B no longer zero and no path of this machine in them."""
     config = peft.LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **case["lora"])
-    model = peft.get_peft_model(LlamaForCausalLM.from_pretrained(base), config)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_" in name:
@@ -188,11 +282,104 @@ def padded(rows):
     }
 
 
+# --- GGUF ----------------------------------------------------------------------------------------
+
+# llama.cpp's names of families; files of Llama itself are made in the unit tests.
+GGUF_NAMES = {
+    "qwen2": "qwen2", "qwen3": "qwen3", "smollm3": "smollm3", "granite": "granite", "olmo2": "olmo2",
+    "phi3": "phi3", "gemma2": "gemma2", "gemma3_text": "gemma3",
+}
+# Families that rotate neighbouring pairs in llama.cpp: its converter interleaves the halves of each head.
+INTERLEAVED = ["smollm3", "granite"]
+
+
+def interleaved(weight, heads):
+    rows = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return rows.swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path, config, tensors):
+    """The file that llama.cpp's convert_hf_to_gguf.py would write in f32, with a tokenizer that stands for none."""
+    kind = config["model_type"]
+    writer = gguf.GGUFWriter(path, GGUF_NAMES[kind])
+    layers, head_dim = config["num_hidden_layers"], config["head_dim"]
+    writer.add_block_count(layers)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if kind in ("qwen3", "gemma2", "gemma3_text"):
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if kind != "gemma2":
+        writer.add_rope_freq_base(config["rope_theta"])
+    add_peculiarities(writer, config)
+    add_tokenizer(writer, config["vocab_size"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[GGUF_NAMES[kind].upper()], layers)
+    for name, weight in tensors.items():
+        values = weight.numpy()
+        if kind in INTERLEAVED and ("q_proj" in name or "k_proj" in name):
+            heads = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
+            values = interleaved(values, heads)
+        if kind.startswith("gemma") and name.endswith("norm.weight"):
+            values = values + 1.0
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")) + name[name.rindex("."):],
+                          numpy.ascontiguousarray(values, dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def add_peculiarities(writer, config):
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        if "beta_fast" in rope:
+            writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+            writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+    elif kind == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    if config["model_type"] == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
+    if config["model_type"] == "phi3":
+        writer.add_rope_dimension_count(int(config["head_dim"] * config["partial_rotary_factor"]))
+    if config["model_type"] in ("phi3", "gemma2", "gemma3_text"):
+        writer.add_sliding_window(config["sliding_window"])
+    if config["model_type"] == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+
+
+def add_tokenizer(writer, size):
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(["<pad>", "<s>", "</s>", "a", "b", "ab"] + [f"x{i}" for i in range(6, size)])
+    writer.add_token_types([3, 3, 3] + [1] * (size - 3))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
 # --- Expectations --------------------------------------------------------------------------------
 
 
 def load_model(folder, dtype):
-    model = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, attn_implementation="sdpa")
+    config = AutoConfig.from_pretrained(folder / "base")
+    # Only this implementation has soft caps.
+    attention = "eager" if config.model_type == "gemma2" else "sdpa"
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "base", dtype=torch.float32, attn_implementation=attention
+    )
     if (folder / "adapter").exists():
         model = peft.PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
     return model.to(dtype).train()
@@ -257,7 +444,9 @@ def largest_difference(exact, rounded):
 def make_case(folder, case):
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(case["seed"])
-    write_base(folder / "base", case, generator)
+    config, tensors = write_base(folder / "base", case, generator)
+    if config["model_type"] in GGUF_NAMES:
+        write_gguf(folder / "base.gguf", config, tensors)
     if "lora" in case:
         write_adapter(folder / "adapter", folder / "base", case, generator)
     rows = make_rows(case, generator)
@@ -299,10 +488,13 @@ def write_meta(folder, case, batch, exact, difference):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("tests/goldens"))
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    LlamaRMSNorm.forward = float64_norm
+    keep_float64()
     for name, case in CASES.items():
+        if name not in options.only:
+            continue
         difference = make_case(options.out / name, case)
         losses = load_file(options.out / name / "expected.safetensors")["losses"].tolist()
         print(f"{name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}, float32 within {difference:.1e}")

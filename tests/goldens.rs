@@ -57,9 +57,9 @@ fn batch(case: &str) -> GoldenBatch {
     GoldenBatch { rows, seq, real: mask.concat().iter().map(|&m| m == 1).collect(), inputs, supervised }
 }
 
-/// The model of a case, what is trained, and the values of that.
-fn opened(case: &str) -> (OpenModel, Trained, NamedTensors) {
-    let model = OpenModel::named(golden(case).join("base").to_str().unwrap(), None).unwrap();
+/// The model of a case, what is trained, and the values of that; `base` is a folder or a file.
+fn opened(case: &str, base: &str) -> (OpenModel, Trained, NamedTensors) {
+    let model = OpenModel::named(golden(case).join(base).to_str().unwrap(), None).unwrap();
     let adapter = golden(case).join("adapter");
     let (trained, values) = if adapter.is_dir() {
         model.adapter(&adapter).unwrap()
@@ -70,8 +70,8 @@ fn opened(case: &str) -> (OpenModel, Trained, NamedTensors) {
 }
 
 /// Logits, the mean loss and every trained value's gradient by name.
-fn first_step(case: &str, options: CpuOptions) -> (Vec<f64>, f64, BTreeMap<String, Vec<f64>>) {
-    let (model, trained, values) = opened(case);
+fn first_step(case: &str, base: &str, options: CpuOptions) -> (Vec<f64>, f64, BTreeMap<String, Vec<f64>>) {
+    let (model, trained, values) = opened(case, base);
     let batch = batch(case);
     let executor = executor(options);
     block_on(executor.set_weights(model.weight_loader())).unwrap();
@@ -81,11 +81,10 @@ fn first_step(case: &str, options: CpuOptions) -> (Vec<f64>, f64, BTreeMap<Strin
     let parameters = Parameters::new(&graph, &trained, DType::F32, None);
     let tokens = Tokens::packed(&graph, batch.rows, batch.seq, 64);
     let hidden = model.decoder.hidden_states(&parameters, &tokens);
-    let head = model.decoder.head(&parameters);
     let targets = graph.input("targets", &[batch.rows * batch.seq], DType::U32);
-    let losses = hidden.projected_cross_entropy(&head, &targets);
+    let losses = model.decoder.losses(&parameters, &hidden, &targets);
     let loss = losses.sum_all().affine(1.0 / batch.supervised as f64, 0.0);
-    let logits = hidden.linear(&head); // [batch * seq, vocab]
+    let logits = model.decoder.logits(&parameters, &hidden); // [batch * seq, vocab]
     let names = parameters.trained();
 
     let lacks_kernel = |operation: &_| executor.target().lacks_kernel(operation);
@@ -107,20 +106,22 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-fn check_first_step(case: &str, options: CpuOptions) {
+fn check_first_step(case: &str, base: &str, options: CpuOptions) {
     let expected = tensors(&golden(case).join("expected.safetensors"));
-    let (logits, loss, gradients) = first_step(case, options);
+    let (logits, loss, gradients) = first_step(case, base, options);
 
+    let mut worst = 0.0_f64;
+    let mut check = |what: &str, error: f64| {
+        assert!(error < TOLERANCE, "{case} from {base}: {what} is {error:e} away");
+        worst = worst.max(error);
+    };
     let real = batch(case).real;
     let vocab = logits.len() / real.len();
     let of_tokens = |logits: &[f64]| -> Vec<f64> {
         logits.chunks(vocab).zip(&real).filter(|(_, real)| **real).flat_map(|(row, _)| row.to_vec()).collect()
     };
-    let error = relative_error(&of_tokens(&logits), &of_tokens(&wide(&expected["logits"].1)), 0.0);
-    assert!(error < TOLERANCE, "{case}: logits are {error:e} away");
-
-    let error = relative_error(&[loss], &wide(&expected["loss"].1), 0.0);
-    assert!(error < TOLERANCE, "{case}: the loss is {error:e} away");
+    check("logits", relative_error(&of_tokens(&logits), &of_tokens(&wide(&expected["logits"].1)), 0.0));
+    check("the loss", relative_error(&[loss], &wide(&expected["loss"].1), 0.0));
 
     for (name, found) in &gradients {
         let key = if expected.contains_key(&format!("grad.{name}")) {
@@ -128,25 +129,47 @@ fn check_first_step(case: &str, options: CpuOptions) {
         } else {
             format!("base_model.model.{name}")
         };
-        let error = relative_error(found, &wide(&expected[&format!("grad.{key}")].1), 0.0);
-        assert!(error < TOLERANCE, "{case}: the gradient of {name} is {error:e} away");
+        let wanted = wide(&expected[&format!("grad.{key}")].1);
+        check(&format!("the gradient of {name}"), relative_error(found, &wanted, 0.0));
     }
+    // Shown by --nocapture.
+    println!("{case} from {base}: at most {worst:.1e} away");
     let wanted = expected.keys().filter(|key| key.starts_with("grad.")).count();
     assert_eq!(gradients.len(), wanted, "{case}: not every trained weight has a gradient");
 }
 
-const CASES: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
+const LLAMA: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
+const FAMILIES: [&str; 11] = [
+    "llama3_rope",
+    "llama_yarn",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "phi3",
+    "gemma2",
+    "gemma3",
+];
+/// Of these there is a GGUF file too.
+const GGUF: [&str; 8] = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "gemma2", "gemma3"];
 
 #[test]
 fn logits_loss_and_gradients_of_fused_kernels() {
-    CASES.iter().for_each(|case| check_first_step(case, two_threads()));
+    LLAMA.iter().chain(&FAMILIES).for_each(|case| check_first_step(case, "base", two_threads()));
 }
 
 #[test]
 fn logits_loss_and_gradients_of_plain_operations() {
-    CASES
-        .iter()
-        .for_each(|case| check_first_step(case, CpuOptions { fused_kernels: false, ..two_threads() }));
+    LLAMA.iter().chain(&FAMILIES).for_each(|case| {
+        check_first_step(case, "base", CpuOptions { fused_kernels: false, ..two_threads() })
+    });
+}
+
+#[test]
+fn logits_loss_and_gradients_from_gguf() {
+    GGUF.iter().for_each(|case| check_first_step(case, "base.gguf", two_threads()));
 }
 
 /// Trains with the real command and returns the run's folder.
@@ -221,7 +244,7 @@ fn check_run(case: &str) {
 
 #[test]
 fn a_run_gives_the_losses_norms_and_weights_of_peft() {
-    CASES[..3].iter().for_each(|case| check_run(case));
+    LLAMA[..3].iter().chain(&FAMILIES).for_each(|case| check_run(case));
 }
 
 #[test]

@@ -43,7 +43,16 @@ fn shape(dims: &[usize]) -> Shape {
 }
 
 fn attention() -> AttentionSpec {
-    AttentionSpec { batch: 2, seq: 5, heads: 4, kv_heads: 2, head_dim: 3, scale: Scalar(0.7) }
+    AttentionSpec {
+        batch: 2,
+        seq: 5,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 3,
+        scale: Scalar(0.7),
+        window: None,
+        soft_cap: None,
+    }
 }
 
 fn linear(transpose_weight: bool, low_rank: Option<LowRank>, residual: bool) -> Operation {
@@ -57,8 +66,12 @@ fn samples(operation: &Operation) -> Vec<Sample> {
     match operation {
         Op::Input(_) | Op::Frozen(_) | Op::State(_) | Op::Constant(_) | Op::RopeTable(_) => vec![],
         Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::DropoutMask { .. } => vec![],
-        Op::RmsNormGrad { .. } | Op::AttentionGrad(_) | Op::CachedAttention(_) | Op::SwiGluGrad => vec![],
-        Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => vec![],
+        Op::RmsNormGrad { .. }
+        | Op::AttentionGrad(_)
+        | Op::CachedAttention(_)
+        | Op::SwiGluGrad
+        | Op::GeGluGrad => vec![],
+        Op::ProjectedCrossEntropyGrad { .. } | Op::ProjectedCrossEntropyWeightGrad { .. } => vec![],
         Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack | Op::PackedEmbedding | Op::Output(_) => {
             vec![]
         }
@@ -109,13 +122,13 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         Op::Attention(_) => {
             let segments = Ids(vec![0, 0, 0, 1, 1, 0, 1, 1, 1, IGNORE]);
             let inputs = vec![Any(vec![10, 12]), Any(vec![10, 6]), Any(vec![10, 6]), segments];
-            one(Op::Attention(attention()), inputs)
+            one(operation.clone(), inputs)
         }
-        Op::SwiGlu => one(Op::SwiGlu, vec![Any(vec![3, 4]), Any(vec![3, 4])]),
+        Op::SwiGlu | Op::GeGlu => one(operation.clone(), vec![Any(vec![3, 4]), Any(vec![3, 4])]),
         Op::Linear { .. } => linear_samples(),
-        Op::ProjectedCrossEntropy => {
+        Op::ProjectedCrossEntropy { .. } => {
             let inputs = vec![Any(vec![4, 3]), Any(vec![7, 3]), Ids(vec![6, IGNORE, 0, 2])];
-            one(Op::ProjectedCrossEntropy, inputs)
+            one(operation.clone(), inputs)
         }
         Op::SumOfSquares => one(Op::SumOfSquares, vec![Any(vec![3, 4]), Any(vec![5]), Any(vec![2, 2])]),
     }
@@ -164,9 +177,14 @@ fn every_operation() -> Vec<Operation> {
         Op::RmsNorm { epsilon: Scalar(1e-3) },
         Op::Rope { head_dim: 4, inverse: false },
         Op::Attention(attention()),
+        Op::Attention(AttentionSpec { window: Some(2), ..attention() }),
+        Op::Attention(AttentionSpec { soft_cap: Some(Scalar(0.6)), ..attention() }),
+        Op::Attention(AttentionSpec { window: Some(3), soft_cap: Some(Scalar(1.5)), ..attention() }),
         Op::SwiGlu,
+        Op::GeGlu,
         linear(false, None, false),
-        Op::ProjectedCrossEntropy,
+        Op::ProjectedCrossEntropy { soft_cap: None },
+        Op::ProjectedCrossEntropy { soft_cap: Some(Scalar(0.8)) },
         Op::SumOfSquares,
     ];
     let unary = [
@@ -285,7 +303,7 @@ fn every_derivative_is_the_derivative() {
         assert!(error < 1e-5, "{:?}: derivative error {error:e} in f32", sample.operation);
         tried += 1;
     }
-    assert_eq!(tried, 44, "samples were lost or added: adjust the count on purpose");
+    assert_eq!(tried, 49, "samples were lost or added: adjust the count on purpose");
 }
 
 fn derivatives(case: &Case, plain: bool) -> Vec<f64> {

@@ -65,14 +65,16 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::Rope { .. }
         | Op::Attention(_)
         | Op::SwiGlu
+        | Op::GeGlu
         | Op::Linear { .. }
-        | Op::ProjectedCrossEntropy => fused(at, x, &dy)?,
+        | Op::ProjectedCrossEntropy { .. } => fused(at, x, &dy)?,
         Op::RmsNormGrad { .. }
         | Op::AttentionGrad(_)
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
-        | Op::ProjectedCrossEntropyGrad
-        | Op::ProjectedCrossEntropyWeightGrad
+        | Op::GeGluGrad
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. }
         | Op::AdamW(_)
         | Op::Assign
         | Op::WriteRows
@@ -105,18 +107,19 @@ fn fused(at: &Application<'_>, x: &LazyTensor, dy: &LazyTensor) -> Result<Vec<Op
             let grad = x.then(Op::AttentionGrad(*spec), &[k, v, segments, &out, &log_sum_exp, dy]);
             vec![Some(grad.output(0)), Some(grad.output(1)), Some(grad.output(2)), None]
         }
-        Op::SwiGlu => {
-            let grad = x.then(Op::SwiGluGrad, &[at.inputs[1], dy]);
+        Op::SwiGlu | Op::GeGlu => {
+            let gradient = if *at.operation == Op::SwiGlu { Op::SwiGluGrad } else { Op::GeGluGrad };
+            let grad = x.then(gradient, &[at.inputs[1], dy]);
             vec![Some(grad.output(0)), Some(grad.output(1))]
         }
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(at.inputs, dy, *transpose_weight, *low_rank, *residual, at.wanted)
         }
-        Op::ProjectedCrossEntropy => {
-            let [weight, targets] = [at.inputs[1], at.inputs[2]];
-            let grad = x.then(Op::ProjectedCrossEntropyGrad, &[weight, targets, dy]);
-            let dweight =
-                || x.then(Op::ProjectedCrossEntropyWeightGrad, &[weight, targets, dy, &grad.output(1)]);
+        Op::ProjectedCrossEntropy { soft_cap } => {
+            let (soft_cap, [weight, targets]) = (*soft_cap, [at.inputs[1], at.inputs[2]]);
+            let grad = x.then(Op::ProjectedCrossEntropyGrad { soft_cap }, &[weight, targets, dy]);
+            let of_weight = Op::ProjectedCrossEntropyWeightGrad { soft_cap };
+            let dweight = || x.then(of_weight, &[weight, targets, dy, &grad.output(1)]);
             vec![Some(grad.output(2)), at.wanted[1].then(dweight), None]
         }
         _ => return Err(not_differentiable(at, "it is not a fused operation")),

@@ -7,9 +7,11 @@ use crate::plan::{Cost, cost};
 pub(super) fn step_cost(graph: &FrozenGraph, index: usize, supervised: f64) -> Cost {
     let whole = cost(graph, index);
     match graph.nodes()[index].operation {
-        Operation::ProjectedCrossEntropy
-        | Operation::ProjectedCrossEntropyGrad
-        | Operation::ProjectedCrossEntropyWeightGrad => Cost { flops: whole.flops * supervised, ..whole },
+        Operation::ProjectedCrossEntropy { .. }
+        | Operation::ProjectedCrossEntropyGrad { .. }
+        | Operation::ProjectedCrossEntropyWeightGrad { .. } => {
+            Cost { flops: whole.flops * supervised, ..whole }
+        }
         _ => whole,
     }
 }

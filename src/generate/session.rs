@@ -118,7 +118,7 @@ impl Generator<'_> {
             let tokens = Tokens::cached(&graph, seq, capacity);
             let hidden = self.decoder.hidden_states(&parameters, &tokens);
             let wanted = hidden.embedding(&graph.input("wanted", &[1], DType::U32));
-            let logits = wanted.linear(&self.decoder.head(&parameters));
+            let logits = self.decoder.logits(&parameters, &wanted);
             let mut graph = graph.freeze(&[logits])?;
             graph = crate::passes::decompose(&graph, &|operation| target.lacks_kernel(operation))?;
             compile(graph, 1, target)

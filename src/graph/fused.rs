@@ -29,6 +29,12 @@ impl LazyTensor {
         self.then(Operation::SwiGlu, &[up])
     }
 
+    /// gelu(self) * up
+    #[track_caller]
+    pub fn geglu(&self, up: &Self) -> Self {
+        self.then(Operation::GeGlu, &[up])
+    }
+
     /// `self weight^T`: [n, in] and [out, in] -> [n, out]
     #[track_caller]
     pub fn linear(&self, weight: &Self) -> Self {
@@ -48,9 +54,11 @@ impl LazyTensor {
         )
     }
 
-    /// Losses of the next-token predictions `softmax(self weight^T)`, one per token, 0 where the target is ignored.
+    /// Losses of the next-token predictions `softmax(self weight^T)`, one per token, 0 where the target is ignored; logits
+    /// are capped softly before the softmax where there is a cap.
     #[track_caller]
-    pub fn projected_cross_entropy(&self, weight: &Self, targets: &Self) -> Self {
-        self.then(Operation::ProjectedCrossEntropy, &[weight, targets])
+    pub fn projected_cross_entropy(&self, weight: &Self, targets: &Self, soft_cap: Option<f64>) -> Self {
+        let soft_cap = soft_cap.map(Scalar);
+        self.then(Operation::ProjectedCrossEntropy { soft_cap }, &[weight, targets])
     }
 }

@@ -59,7 +59,7 @@ pub enum RopeTableKind {
 
 /// Causal grouped-query attention within segments.
 ///
-/// Query i of a row of the batch sees key j when `j <= i` and both have the same segment number.
+/// Query i of a row of the batch sees key j when `j <= i`, `i < j + window` and both have the same segment number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttentionSpec {
     pub batch: usize,
@@ -69,6 +69,10 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Multiplies the scores before the softmax: usually 1 / sqrt(head_dim).
     pub scale: Scalar,
+    /// How many keys a query sees at most, its own the last of them.
+    pub window: Option<usize>,
+    /// Scaled scores become cap * tanh(score / cap) (Gemma Team 2024, arXiv:2408.00118).
+    pub soft_cap: Option<Scalar>,
 }
 
 /// Decoupled weight decay Adam (Loshchilov and Hutter 2017, arXiv:1711.05101), as torch.optim.AdamW computes it.
@@ -145,12 +149,14 @@ pub enum Operation {
     AttentionMask {
         batch: usize,
         seq: usize,
+        window: Option<usize>,
         dtype: DType,
     },
     /// (start u32 `[1]`) -> [1, 1, 1, seq, capacity]: 0 where the query at position start + i sees cache row j <= start + i.
     CacheMask {
         seq: usize,
         capacity: usize,
+        window: Option<usize>,
         dtype: DType,
     },
     /// (seed u32 `[2]`) -> shape: 0 with the given probability, else 1 / (1 - probability); `stream` tells nodes apart.
@@ -189,6 +195,10 @@ pub enum Operation {
     SwiGlu,
     /// (gate, up, dy) -> dgate, dup.
     SwiGluGrad,
+    /// (gate [n, f], up [n, f]) -> gelu(gate) * up, gelu in its form with tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    GeGlu,
+    /// (gate, up, dy) -> dgate, dup.
+    GeGluGrad,
     /// (x [n, in], weight) -> [n, out], weight [out, in] (or [in, out] where `transpose_weight`: a gradient's way back).
     /// With `low_rank`, two more inputs (u [n, r], v): + scale * u v^T with v [out, r], or + scale * u v with v [r, out].
     Linear {
@@ -197,11 +207,18 @@ pub enum Operation {
         residual: bool,
     },
     /// (hidden [n, d], weight [vocab, d], targets u32 `[n]`) -> loss f32 `[n]`, 0 at ignored targets.
-    ProjectedCrossEntropy,
+    /// With a soft cap, logits become cap * tanh(logit / cap) first.
+    ProjectedCrossEntropy {
+        soft_cap: Option<Scalar>,
+    },
     /// (hidden, weight, targets, dloss f32 `[n]`) -> loss f32 `[n]`, log-sum-exp f32 `[n]`, dhidden [n, d].
-    ProjectedCrossEntropyGrad,
+    ProjectedCrossEntropyGrad {
+        soft_cap: Option<Scalar>,
+    },
     /// (hidden, weight, targets, dloss, log-sum-exp) -> dweight [vocab, d].
-    ProjectedCrossEntropyWeightGrad,
+    ProjectedCrossEntropyWeightGrad {
+        soft_cap: Option<Scalar>,
+    },
     /// (any number of tensors) -> f32 `[1]`: the sum of the squares of all elements.
     SumOfSquares,
     /// (parameter state, gradient, first moment state, second moment state, learning rate f32 `[1]`, step number f32 `[1]`

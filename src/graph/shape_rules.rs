@@ -51,11 +51,11 @@ fn outputs(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorTyp
         Op::ScatterRows { rows } => scatter_rows(arity(inputs)?, *rows)?,
         Op::TakeLast => take_last(arity(inputs)?)?,
         Op::ScatterLast { size } => scatter_last(arity(inputs)?, *size)?,
-        Op::AttentionMask { batch, seq, dtype } => {
+        Op::AttentionMask { batch, seq, dtype, .. } => {
             ids(&arity::<1>(inputs)?[0], batch * seq)?;
             TensorType::new(Shape::new(&[*batch, 1, 1, *seq, *seq])?, *dtype)
         }
-        Op::CacheMask { seq, capacity, dtype } => {
+        Op::CacheMask { seq, capacity, dtype, .. } => {
             ids(&arity::<1>(inputs)?[0], 1)?;
             TensorType::new(Shape::new(&[1, 1, 1, *seq, *capacity])?, *dtype)
         }
@@ -93,21 +93,21 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
             Ok(vec![q, k, v])
         }
         Op::CachedAttention(spec) => cached_attention(spec, arity(inputs)?).map(|t| vec![t]),
-        Op::SwiGlu => same(&arity::<2>(inputs)?).map(|t| vec![t]),
-        Op::SwiGluGrad => same(&arity::<3>(inputs)?).map(|t| vec![t, t]),
+        Op::SwiGlu | Op::GeGlu => same(&arity::<2>(inputs)?).map(|t| vec![t]),
+        Op::SwiGluGrad | Op::GeGluGrad => same(&arity::<3>(inputs)?).map(|t| vec![t, t]),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(inputs, *transpose_weight, *low_rank, *residual).map(|t| vec![t])
         }
-        Op::ProjectedCrossEntropy => {
+        Op::ProjectedCrossEntropy { .. } => {
             let [hidden, weight, targets] = arity(inputs)?;
             Ok(vec![per_token(&hidden, &weight, &targets)?])
         }
-        Op::ProjectedCrossEntropyGrad => {
+        Op::ProjectedCrossEntropyGrad { .. } => {
             let [hidden, weight, targets, dloss] = arity(inputs)?;
             let loss = same(&[per_token(&hidden, &weight, &targets)?, dloss])?;
             Ok(vec![loss, loss, hidden])
         }
-        Op::ProjectedCrossEntropyWeightGrad => {
+        Op::ProjectedCrossEntropyWeightGrad { .. } => {
             let [hidden, weight, targets, dloss, log_sum_exp] = arity(inputs)?;
             same(&[per_token(&hidden, &weight, &targets)?, dloss, log_sum_exp])?;
             Ok(vec![weight])
@@ -277,6 +277,7 @@ fn attention(spec: &AttentionSpec, [q, k, v]: [TensorType; 3]) -> Result<()> {
         spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads),
         "heads must be a multiple of kv heads",
     )?;
+    require(spec.window != Some(0), "a window must hold at least the query itself")?;
     require(q.shape.dims() == [tokens, spec.heads * spec.head_dim], "q must be [tokens, heads * head_dim]")?;
     require(
         k.shape.dims() == [tokens, spec.kv_heads * spec.head_dim],

@@ -4,12 +4,12 @@ use half::bf16;
 use proptest::prelude::*;
 
 use super::adamw::{AdamW, AdamWStates, AdamWStep};
+use super::gated::{Gate, Gated, GatedGrad, GeluTanh, Silu, SwiGlu, SwiGluGrad};
 use super::number::Element;
 use super::plain::{Affine, Binary, Cast};
 use super::rms_norm::{RmsNorm, RmsNormGrad};
 use super::rope::Rope;
 use super::sum_of_squares::SumOfSquares;
-use super::swiglu::{SwiGlu, SwiGluGrad};
 use super::testing::{cases, noise, outputs, relative_error, report, run, widen};
 use super::{In, Kernel, Out};
 use crate::graph::{AdamWSpec, Scalar};
@@ -77,26 +77,39 @@ proptest! {
     }
 }
 
-#[test]
-fn swiglu_and_its_gradient() {
+/// `function` gives f(x) and f'(x).
+fn check_gated<G: Gate>(function: impl Fn(f64) -> [f64; 2]) {
     let n = 50_003;
     let gate: Vec<f32> = noise(n, 1).iter().map(|x| x * 12.0).collect();
     let (up, dy) = (noise(n, 2), noise(n, 3));
     let wide = |i: usize| (f64::from(gate[i]), f64::from(up[i]), f64::from(dy[i]));
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let (mut y, mut dgate, mut dup) = (vec![], vec![], vec![]);
     for (g, u, d) in (0..n).map(wide) {
-        y.push(g * sigmoid(g) * u);
-        dgate.push(d * u * sigmoid(g) * (1.0 + g * (1.0 - sigmoid(g))));
-        dup.push(d * g * sigmoid(g));
+        let [value, slope] = function(g);
+        y.push(value * u);
+        dgate.push(d * u * slope);
+        dup.push(d * value);
     }
-    let [actual] = outputs([n], |[y]| Box::new(SwiGlu::new(In::of(&gate), In::of(&up), y).unwrap()));
+    let [actual] = outputs([n], |[y]| Box::new(Gated::<_, G>::new(In::of(&gate), In::of(&up), y).unwrap()));
     assert!(relative_error(&actual, &y) < 5e-7);
     let [actual_dgate, actual_dup] = outputs([n, n], |[dgate, dup]| {
-        Box::new(SwiGluGrad::new(In::of(&gate), In::of(&up), In::of(&dy), dgate, dup).unwrap())
+        let (gate, up, dy) = (In::of(&gate), In::of(&up), In::of(&dy));
+        Box::new(GatedGrad::<_, G>::new(gate, up, dy, dgate, dup).unwrap())
     });
     assert!(relative_error(&actual_dgate, &dgate) < 1e-6);
     assert!(relative_error(&actual_dup, &dup) < 5e-7);
+}
+
+#[test]
+fn gated_units_and_their_gradients() {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    check_gated::<Silu>(|x| [x * sigmoid(x), sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)))]);
+    check_gated::<GeluTanh>(|x| {
+        let factor = (2.0 / std::f64::consts::PI).sqrt();
+        let tanh = (factor * (x + 0.044_715 * x.powi(3))).tanh();
+        let inner = factor * (1.0 + 3.0 * 0.044_715 * x * x);
+        [0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * inner]
+    });
 }
 
 #[test]

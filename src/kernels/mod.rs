@@ -11,6 +11,7 @@ mod build;
 pub mod cross_entropy;
 #[cfg(test)]
 mod fused_tests;
+pub mod gated;
 mod lanes;
 pub mod linear;
 pub mod matmul;
@@ -24,7 +25,6 @@ pub mod simd;
 mod span;
 pub mod split;
 pub mod sum_of_squares;
-pub mod swiglu;
 #[cfg(test)]
 mod testing;
 

@@ -2,28 +2,22 @@
 
 use serde_json::{Map, Value, json};
 
+use super::spec::DecoderSpec;
 use crate::error::{Error, Result};
 
 /// The decoder families that can be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     Llama,
-}
-
-impl Architecture {
-    /// The class name in `architectures`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-        }
-    }
-
-    /// The name in `model_type`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-        }
-    }
+    Mistral,
+    Qwen2,
+    Qwen3,
+    SmolLm3,
+    Granite,
+    Olmo2,
+    Phi3,
+    Gemma2,
+    Gemma3,
 }
 
 /// How rotary position embeddings turn a position into angles.
@@ -49,6 +43,23 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         original_max_position_embeddings: usize,
     },
+    Yarn(YarnScaling),
+}
+
+/// Long wavelengths are divided by `factor`, short ones kept, and attention is sharpened (Peng et al. 2023,
+/// arXiv:2309.00071).
+#[derive(Debug, Clone, PartialEq)]
+pub struct YarnScaling {
+    pub factor: f64,
+    pub original_max_position_embeddings: usize,
+    /// Pairs that turn more often than this in the original context keep their frequency.
+    pub beta_fast: f64,
+    /// Pairs that turn less often than this are divided by the whole factor.
+    pub beta_slow: f64,
+    /// Multiplies cosines and sines.
+    pub attention_factor: f64,
+    /// Whether the blended range is widened to whole pairs.
+    pub truncate: bool,
 }
 
 /// A causal language model's sizes and constants.
@@ -66,15 +77,13 @@ pub struct ModelConfig {
     pub rope: RopeConfig,
     /// Whether the output projection is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Whether q, k, v and o projections have biases.
-    pub attention_bias: bool,
-    /// Whether gate, up and down projections have biases.
-    pub mlp_bias: bool,
     /// Tokens of context that the model was made for.
     pub max_position_embeddings: usize,
     pub bos_token_id: Option<u32>,
     pub eos_token_ids: Vec<u32>,
     pub pad_token_id: Option<u32>,
+    /// The family's switches; its sizes are those above.
+    pub(super) decoder: DecoderSpec,
     /// The `config.json` that this was read from, for writing it back with every field it had.
     pub(super) original: Map<String, Value>,
 }
@@ -117,50 +126,15 @@ impl ModelConfig {
 
     /// The model as `config.json`: every field of the original, with `dtype` set to how the weights are stored.
     pub fn to_json(&self, dtype: &str) -> Value {
-        let mut fields = if self.original.is_empty() { self.generated() } else { self.original.clone() };
+        let mut fields = self.original.clone();
         fields.remove("torch_dtype");
         fields.insert("dtype".into(), json!(dtype));
         Value::Object(fields)
     }
-
-    fn generated(&self) -> Map<String, Value> {
-        let eos = match self.eos_token_ids.as_slice() {
-            [] => Value::Null,
-            [one] => json!(one),
-            several => json!(several),
-        };
-        let value = json!({
-            "architectures": [self.architecture.class_name()],
-            "attention_bias": self.attention_bias,
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "initializer_range": 0.02,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "mlp_bias": self.mlp_bias,
-            "model_type": self.architecture.model_type(),
-            "num_attention_heads": self.num_attention_heads,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_key_value_heads": self.num_key_value_heads,
-            "pad_token_id": self.pad_token_id,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_parameters": self.rope.parameters(),
-            // The older spelling of the same, for readers from before `rope_parameters`.
-            "rope_theta": self.rope.theta,
-            "rope_scaling": self.rope.older_scaling(),
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "vocab_size": self.vocab_size,
-        });
-        value.as_object().cloned().unwrap_or_default()
-    }
 }
 
 impl RopeConfig {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let positive = |name: &str, value: f64| {
             let fine = value.is_finite() && value > 0.0;
             if fine {
@@ -184,35 +158,14 @@ impl RopeConfig {
                 positive("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor)?;
                 positive("original_max_position_embeddings", original_max_position_embeddings as f64)
             }
-        }
-    }
-
-    fn parameters(&self) -> Value {
-        let mut fields = match self.older_scaling() {
-            Value::Object(fields) => fields,
-            _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),
-        };
-        fields.insert("rope_theta".into(), json!(self.theta));
-        Value::Object(fields)
-    }
-
-    fn older_scaling(&self) -> Value {
-        match self.scaling {
-            RopeScaling::None => Value::Null,
-            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                json!({
-                    "rope_type": "llama3",
-                    "factor": factor,
-                    "low_freq_factor": low_freq_factor,
-                    "high_freq_factor": high_freq_factor,
-                    "original_max_position_embeddings": original_max_position_embeddings,
-                })
+            RopeScaling::Yarn(ref yarn) => {
+                positive("factor", yarn.factor)?;
+                positive("beta_fast - beta_slow", yarn.beta_fast - yarn.beta_slow)?;
+                positive("beta_slow", yarn.beta_slow)?;
+                positive("attention_factor", yarn.attention_factor)?;
+                // The ramp is drawn over the logarithm of the base.
+                positive("theta - 1", self.theta - 1.0)?;
+                positive("original_max_position_embeddings", yarn.original_max_position_embeddings as f64)
             }
         }
     }

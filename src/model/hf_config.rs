@@ -4,15 +4,18 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use super::config::ModelConfig;
+use super::families::{self, Family};
 use super::hf_fields::{Fields, required};
+use super::hf_rope;
+use super::spec::DecoderSpec;
 use crate::error::{Error, Result, ResultExt};
 
 /// Fields that do not change what the model computes, beside those that the parser reads.
 const HARMLESS: &str = "architectures model_type vocab_size hidden_size intermediate_size num_hidden_layers \
     num_attention_heads num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling rope_parameters \
-    tie_word_embeddings attention_bias mlp_bias max_position_embeddings bos_token_id eos_token_id pad_token_id \
-    hidden_act initializer_range use_cache torch_dtype dtype transformers_version is_llama_config name_or_path \
+    tie_word_embeddings max_position_embeddings bos_token_id eos_token_id pad_token_id \
+    initializer_range use_cache torch_dtype dtype transformers_version is_llama_config name_or_path \
     unk_token_id sep_token_id decoder_start_token_id output_attentions output_hidden_states return_dict torchscript \
     id2label label2id problem_type task_specific_params finetuning_task tokenizer_class prefix is_encoder_decoder \
     is_decoder add_cross_attention chunk_size_feed_forward use_return_dict do_sample temperature top_k top_p \
@@ -49,57 +52,71 @@ impl ModelConfig {
     pub fn parse(text: &[u8]) -> Result<Self> {
         let original: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|error| Error::data(format!("not a valid JSON object: {error}")))?;
+        Self::of(original)
+    }
+
+    /// The configuration that the fields of a `config.json` describe.
+    pub(super) fn of(original: Map<String, Value>) -> Result<Self> {
         let fields = Fields(&original);
-        let architecture = architecture(&fields)?;
-        refuse_unsupported(&original)?;
-        let heads = required("num_attention_heads", fields.size("num_attention_heads")?)?;
-        let hidden_size = required("hidden_size", fields.size("hidden_size")?)?;
-        let config = Self {
-            architecture,
-            vocab_size: required("vocab_size", fields.size("vocab_size")?)?,
+        let family = family(&fields)?;
+        refuse_unsupported(&original, family)?;
+        let size = |name: &str| required(name, fields.size(name)?);
+        let heads = size("num_attention_heads")?;
+        let hidden_size = size("hidden_size")?;
+        let mut config = Self {
+            architecture: family.architecture,
+            vocab_size: size("vocab_size")?,
             hidden_size,
-            intermediate_size: required("intermediate_size", fields.size("intermediate_size")?)?,
-            num_hidden_layers: required("num_hidden_layers", fields.size("num_hidden_layers")?)?,
+            intermediate_size: size("intermediate_size")?,
+            num_hidden_layers: size("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: fields.size("num_key_value_heads")?.unwrap_or(heads),
             head_dim: head_dim(&fields, hidden_size, heads)?,
             rms_norm_eps: required("rms_norm_eps", fields.number("rms_norm_eps")?)?,
-            rope: rope(&fields)?,
-            tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-            attention_bias: fields.flag("attention_bias")?.unwrap_or(false),
-            mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
-            max_position_embeddings: required(
-                "max_position_embeddings",
-                fields.size("max_position_embeddings")?,
-            )?,
+            rope: hf_rope::main(&fields)?,
+            tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(family.tied_head),
+            max_position_embeddings: size("max_position_embeddings")?,
             bos_token_id: fields.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: fields.token_ids("eos_token_id")?,
             pad_token_id: fields.token_ids("pad_token_id")?.first().copied(),
-            original: original.clone(),
+            decoder: DecoderSpec::default(),
+            original: Map::new(),
         };
         config.check()?;
+        config.decoder = DecoderSpec::plain(&config);
+        (family.describe)(&fields, &config.rope, &mut config.decoder)?;
+        config.decoder.check()?;
+        config.original = original;
         Ok(config)
     }
 }
 
-fn architecture(fields: &Fields) -> Result<Architecture> {
+fn family(fields: &Fields) -> Result<&'static Family> {
     let classes = fields.get("architectures").and_then(Value::as_array);
     let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);
     let model_type = fields.text("model_type")?;
-    match (class, model_type) {
-        (Some("LlamaForCausalLM"), None | Some("llama")) | (None, Some("llama")) => Ok(Architecture::Llama),
-        (class, model_type) => {
+    let by_class = class.and_then(|class| families::ALL.iter().find(|family| family.class == class));
+    let by_type = model_type.and_then(|name| families::ALL.iter().find(|family| family.model_type == name));
+    match (by_class, by_type) {
+        (Some(family), _) if model_type.is_none_or(|name| name == family.model_type) => Ok(family),
+        (None, Some(family)) if class.is_none() => Ok(family),
+        (known, _) => {
             // A known class with another model_type is not what it says.
-            let contradicted = model_type.filter(|_| class == Some(Architecture::Llama.class_name()));
+            let contradicted = model_type.filter(|_| known.is_some());
             let name = contradicted.or(class).or(model_type).unwrap_or("missing");
+            let classes: Vec<_> = families::ALL.iter().map(|family| family.class).collect();
             Err(Error::data(format!("the architecture {name} is not supported"))
-                .hint("supported: LlamaForCausalLM (Llama, SmolLM2, TinyLlama and relatives)"))
+                .hint(format!("supported: {} (see lazytune models)", classes.join(", "))))
         }
     }
 }
 
-fn refuse_unsupported(original: &Map<String, Value>) -> Result<()> {
+fn refuse_unsupported(original: &Map<String, Value>, family: &Family) -> Result<()> {
+    let listed = |list: &str, name: &str| list.split_whitespace().any(|known| known == name);
     for (name, value) in original {
+        if listed(family.fields, name) {
+            continue;
+        }
         let neutral = NEUTRAL.iter().find(|(key, _)| key == name);
         let nothing = match value {
             Value::Null | Value::Bool(false) => true,
@@ -114,9 +131,7 @@ fn refuse_unsupported(original: &Map<String, Value>) -> Result<()> {
                 let is_number = value.as_f64().is_some_and(|number| text.parse() == Ok(number));
                 nothing || is_number || value.as_str() == Some(text)
             }
-            None => {
-                nothing || name.starts_with('_') || HARMLESS.split_whitespace().any(|known| known == name)
-            }
+            None => nothing || name.starts_with('_') || listed(HARMLESS, name),
         };
         if !fine {
             return Err(Error::data(format!("the field {name} = {} is not supported", shortened(value)))
@@ -141,42 +156,6 @@ fn head_dim(fields: &Fields, hidden_size: usize, heads: usize) -> Result<usize> 
         None => Err(Error::data(format!(
             "hidden_size ({hidden_size}) is not a multiple of num_attention_heads ({heads}), and head_dim is missing"
         ))),
-    }
-}
-
-fn rope(fields: &Fields) -> Result<RopeConfig> {
-    let parameters = fields.object("rope_parameters")?;
-    let scaling = parameters.or(fields.object("rope_scaling")?);
-    let within = parameters.map_or(Ok(None), |parameters| Fields(parameters).number("rope_theta"))?;
-    let theta = match within {
-        Some(theta) => theta,
-        None => required("rope_theta", fields.number("rope_theta")?).map_err(|error| {
-            error.hint("add the rope_theta that the model was trained with to config.json")
-        })?,
-    };
-    Ok(RopeConfig {
-        theta,
-        scaling: scaling.map_or(Ok(RopeScaling::None), |map| rope_scaling(&Fields(map)))?,
-    })
-}
-
-fn rope_scaling(fields: &Fields) -> Result<RopeScaling> {
-    let kind = fields.text("rope_type")?.or(fields.text("type")?).unwrap_or("default");
-    let number = |name: &str| required(name, fields.number(name)?);
-    match kind {
-        "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
-        "llama3" => Ok(RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low_freq_factor: number("low_freq_factor")?,
-            high_freq_factor: number("high_freq_factor")?,
-            original_max_position_embeddings: required(
-                "original_max_position_embeddings",
-                fields.size("original_max_position_embeddings")?,
-            )?,
-        }),
-        other => Err(Error::data(format!("the rope_type {other} is not supported"))
-            .hint("supported: default, linear, llama3")),
     }
 }
 

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::{RopeConfig, RopeScaling, YarnScaling, families};
 
 fn base() -> Value {
     json!({
@@ -59,7 +60,11 @@ fn unsupported_fields_are_refused_by_name() {
     assert!(refused("quantization_config", json!({"bits": 4})).contains("quantization_config"));
     assert!(refused("sliding_window", json!(4096)).contains("sliding_window = 4096"));
     assert!(refused("attention_dropout", json!(0.1)).contains("attention_dropout = 0.1"));
-    assert!(refused("rope_scaling", json!({"type": "yarn"})).contains("rope_type yarn"));
+    assert!(refused("rope_scaling", json!({"type": "dynamic", "factor": 2})).contains("rope_type dynamic"));
+    assert!(refused("rope_scaling", json!({"type": "longrope"})).contains("rope_type longrope"));
+    assert!(refused("rope_scaling", json!({"type": "yarn"})).contains("factor is missing"));
+    let unknown = json!({"type": "linear", "factor": 2, "llama_4_scaling_beta": 0.1});
+    assert!(refused("rope_scaling", unknown).contains("llama_4_scaling_beta"));
     assert!(refused("rope_theta", Value::Null).contains("rope_theta is missing"));
     assert!(refused("num_local_experts", json!(8)).contains("num_local_experts"));
 }
@@ -91,11 +96,44 @@ fn harmless_fields_pass_and_survive() {
 }
 
 #[test]
-fn a_generated_config_reads_back_as_itself() {
-    let mut config = parse(&base()).unwrap();
-    config.rope.scaling = RopeScaling::Linear { factor: 4.0 };
-    config.original = Map::new();
-    let mut again = parse(&config.to_json("float32")).unwrap();
-    again.original = Map::new();
-    assert_eq!(again, config);
+fn yarn_takes_its_defaults_from_the_context() {
+    let mut config = base();
+    config["rope_scaling"] = json!({"type": "yarn", "factor": 4.0});
+    let RopeScaling::Yarn(yarn) = parse(&config).unwrap().rope.scaling else { panic!("not yarn") };
+    let attention_factor = 0.1 * 4.0_f64.ln() + 1.0;
+    let expected = YarnScaling {
+        factor: 4.0,
+        original_max_position_embeddings: 64,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor,
+        truncate: true,
+    };
+    assert_eq!(yarn, expected);
+}
+
+/// Every family reads Llama's sizes; what it does not know, it refuses.
+#[test]
+fn every_family_refuses_fields_of_others() {
+    for family in families::ALL {
+        let mut config = base();
+        config["architectures"] = json!([family.class]);
+        config["model_type"] = json!(family.model_type);
+        config["head_dim"] = json!(8);
+        config["rope_local_base_freq"] = json!(10000.0);
+        config.as_object_mut().unwrap().remove("hidden_act");
+        if family.model_type != "gemma3_text" {
+            config.as_object_mut().unwrap().remove("rope_local_base_freq");
+        }
+        assert_eq!(parse(&config).unwrap().architecture, family.architecture, "{}", family.name);
+        for (name, value) in [("num_experts", json!(8)), ("clip_qkv", json!(8.0)), ("head_bias", json!(true))]
+        {
+            let mut other = config.clone();
+            other[name] = value;
+            let error = parse(&other).unwrap_err().to_string();
+            assert!(error.contains(name), "{}: {error}", family.name);
+        }
+        config["model_type"] = json!("mamba");
+        assert!(parse(&config).unwrap_err().to_string().contains("mamba is not supported"));
+    }
 }

@@ -29,6 +29,11 @@ impl<'a> Fields<'a> {
         self.typed(name, "a whole number", |value| value.as_u64().and_then(|value| value.try_into().ok()))
     }
 
+    pub fn sizes(&self, name: &str) -> Result<Option<Vec<usize>>> {
+        let size = |value: &Value| value.as_u64().and_then(|value| value.try_into().ok());
+        self.typed(name, "a list of whole numbers", |value| value.as_array()?.iter().map(size).collect())
+    }
+
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.typed(name, "a number", Value::as_f64)
     }

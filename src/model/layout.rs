@@ -1,15 +1,21 @@
 //! The tensors and linear layers that a configuration implies.
 
 use super::config::ModelConfig;
+use super::families;
+use super::spec::{DecoderSpec, HeadNorm};
 use crate::adapter::LinearModule;
 use crate::tensor_file::TensorSpec;
+
+/// Name, inputs, outputs, and whether it has a bias.
+type Linear = (&'static str, usize, usize, bool);
 
 impl ModelConfig {
     /// Every linear layer in forward order, the output head (`lm_head`) last.
     pub fn linear_modules(&self) -> Vec<LinearModule> {
+        let decoder = families::decoder(self);
         let mut modules = Vec::new();
-        for layer in 0..self.num_hidden_layers {
-            for (name, in_features, out_features, _) in self.layer_linears() {
+        for layer in 0..decoder.layers {
+            for (name, in_features, out_features, _) in decoder.layer_linears() {
                 let path = format!("model.layers.{layer}.{name}");
                 modules.push(LinearModule { path, layer: Some(layer), in_features, out_features });
             }
@@ -21,21 +27,13 @@ impl ModelConfig {
 
     /// Every tensor that the model needs, with its shape; a tied head has none of its own.
     pub fn tensor_specs(&self) -> Vec<TensorSpec> {
-        let hidden = self.hidden_size;
-        let embedding = [self.vocab_size, hidden];
+        let decoder = families::decoder(self);
+        let embedding = [self.vocab_size, self.hidden_size];
         let mut specs = vec![TensorSpec::new("model.embed_tokens.weight", &embedding)];
-        for layer in 0..self.num_hidden_layers {
-            let prefix = format!("model.layers.{layer}");
-            specs.push(TensorSpec::new(format!("{prefix}.input_layernorm.weight"), &[hidden]));
-            for (name, in_features, out_features, bias) in self.layer_linears() {
-                specs.push(TensorSpec::new(format!("{prefix}.{name}.weight"), &[out_features, in_features]));
-                if bias {
-                    specs.push(TensorSpec::new(format!("{prefix}.{name}.bias"), &[out_features]));
-                }
-            }
-            specs.push(TensorSpec::new(format!("{prefix}.post_attention_layernorm.weight"), &[hidden]));
+        for layer in 0..decoder.layers {
+            specs.extend(decoder.layer_tensors(&format!("model.layers.{layer}")));
         }
-        specs.push(TensorSpec::new("model.norm.weight", &[hidden]));
+        specs.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));
         if !self.tie_word_embeddings {
             specs.push(TensorSpec::new("lm_head.weight", &embedding));
         }
@@ -46,20 +44,52 @@ impl ModelConfig {
     pub fn parameters(&self) -> u64 {
         self.tensor_specs().iter().map(|spec| spec.elements() as u64).sum()
     }
+}
 
-    // (name, in, out, has a bias)
-    fn layer_linears(&self) -> [(&'static str, usize, usize, bool); 7] {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
-        [
-            ("self_attn.q_proj", hidden, queries, self.attention_bias),
-            ("self_attn.k_proj", hidden, keys, self.attention_bias),
-            ("self_attn.v_proj", hidden, keys, self.attention_bias),
-            ("self_attn.o_proj", queries, hidden, self.attention_bias),
+impl DecoderSpec {
+    fn layer_tensors(&self, prefix: &str) -> Vec<TensorSpec> {
+        let mut specs = Vec::new();
+        let mut push =
+            |name: String, shape: &[usize]| specs.push(TensorSpec::new(format!("{prefix}.{name}"), shape));
+        for name in self.norms.names().into_iter().flatten() {
+            push(format!("{name}.weight"), &[self.hidden]);
+        }
+        for (name, in_features, out_features, bias) in self.layer_linears() {
+            push(format!("{name}.weight"), &[out_features, in_features]);
+            if bias {
+                push(format!("{name}.bias"), &[out_features]);
+            }
+        }
+        if self.head_norm != HeadNorm::None {
+            for (name, heads) in [("q_norm", self.heads), ("k_norm", self.kv_heads)] {
+                push(format!("self_attn.{name}.weight"), &[self.head_norm.width(heads, self.head_dim)]);
+            }
+        }
+        specs
+    }
+
+    fn layer_linears(&self) -> Vec<Linear> {
+        let (hidden, inner) = (self.hidden, self.intermediate);
+        let [queries, keys] = self.widths();
+        let bias = self.query_key_value_bias;
+        let output = ("self_attn.o_proj", queries, hidden, self.output_bias);
+        let down = ("mlp.down_proj", inner, hidden, self.mlp_bias);
+        if self.fused_projections {
+            return vec![
+                ("self_attn.qkv_proj", hidden, queries + 2 * keys, bias),
+                output,
+                ("mlp.gate_up_proj", hidden, 2 * inner, self.mlp_bias),
+                down,
+            ];
+        }
+        vec![
+            ("self_attn.q_proj", hidden, queries, bias),
+            ("self_attn.k_proj", hidden, keys, bias),
+            ("self_attn.v_proj", hidden, keys, bias),
+            output,
             ("mlp.gate_proj", hidden, inner, self.mlp_bias),
             ("mlp.up_proj", hidden, inner, self.mlp_bias),
-            ("mlp.down_proj", inner, hidden, self.mlp_bias),
+            down,
         ]
     }
 }

@@ -1,9 +1,11 @@
 //! Language models: their files, and the decoder that they describe as a graph.
 //!
 //! What a model is ([`config`]), where its weights come from ([`weights`], [`gguf`], [`hub`], [`random_init`]), all
-//! behind one [`ModelSource`], how it becomes a graph ([`DecoderSpec`], [`families`]), and how it is written back
+//! behind one [`ModelSource`], how it becomes a graph ([`families`] describe a
+//! [`DecoderSpec`]), and how it is written back
 //! ([`export`]).
 
+mod attention;
 pub mod config;
 mod decoder;
 pub mod export;
@@ -11,6 +13,7 @@ pub mod families;
 pub mod gguf;
 mod hf_config;
 mod hf_fields;
+mod hf_rope;
 pub mod hub;
 mod layout;
 mod parameters;
@@ -18,13 +21,18 @@ pub mod random_init;
 mod rope;
 pub mod shards;
 pub mod source;
+mod spec;
+mod tokens;
 pub mod weights;
 
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-pub use decoder::{Context, DecoderSpec, Tokens};
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
+pub use families::Family;
 pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, lora_a_name, lora_b_name, master};
+pub use rope::RopeSpec;
 pub use source::{ModelLocation, ModelSource, TokenizerSource};
+pub use spec::{DecoderSpec, Gate, HeadNorm, LayerAttention, NormPlacement};
+pub use tokens::{Context, Tokens};
 pub use weights::Weights;
 
 pub use crate::adapter::LinearModule;

@@ -16,7 +16,9 @@ pub fn fuse(graph: &FrozenGraph) -> Result<FrozenGraph> {
     let rule: &Rule<'_> = &move |rewriter, index, inputs| match rewriter.node(index).operation {
         Operation::Binary(Binary::Add) => Ok(sum(rewriter, &uses, index, inputs).map(|tensor| vec![tensor])),
         Operation::Cast(DType::F32) => Ok(wide_product(rewriter, &uses, index).map(|tensor| vec![tensor])),
-        Operation::ProjectedCrossEntropy => loss_from_gradient(rewriter, index, inputs),
+        Operation::ProjectedCrossEntropy { soft_cap } => {
+            loss_from_gradient(rewriter, index, inputs, Operation::ProjectedCrossEntropyGrad { soft_cap })
+        }
         _ => Ok(None),
     };
     rewrite(graph, rule)
@@ -99,11 +101,12 @@ fn loss_from_gradient(
     rewriter: &mut Rewriter<'_>,
     index: usize,
     inputs: &[LazyTensor],
+    gradient: Operation,
 ) -> Result<Option<Vec<LazyTensor>>> {
     let node = rewriter.node(index);
     let twin = (index + 1..rewriter.source.nodes().len()).find(|&later| {
         let other = rewriter.node(later);
-        other.operation == Operation::ProjectedCrossEntropyGrad && other.inputs[..3] == node.inputs[..]
+        other.operation == gradient && other.inputs[..3] == node.inputs[..]
     });
     let Some(twin) = twin else { return Ok(None) };
     let dloss = rewriter.node(twin).inputs[3];
@@ -112,7 +115,7 @@ fn loss_from_gradient(
     }
     rewriter.rebuild(dloss, &|_, _, _| Ok(None))?;
     let dloss = rewriter.get(dloss)?;
-    let gradient = inputs[0].then(Operation::ProjectedCrossEntropyGrad, &[&inputs[1], &inputs[2], &dloss]);
+    let gradient = inputs[0].then(gradient, &[&inputs[1], &inputs[2], &dloss]);
     Ok(Some(vec![gradient.output(0)]))
 }
 

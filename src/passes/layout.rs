@@ -38,8 +38,8 @@ fn reads_weight(operation: &Operation) -> bool {
     matches!(
         operation,
         Op::Linear { .. }
-            | Op::ProjectedCrossEntropy
-            | Op::ProjectedCrossEntropyGrad
-            | Op::ProjectedCrossEntropyWeightGrad
+            | Op::ProjectedCrossEntropy { .. }
+            | Op::ProjectedCrossEntropyGrad { .. }
+            | Op::ProjectedCrossEntropyWeightGrad { .. }
     )
 }

@@ -74,12 +74,14 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
         }
         Op::SwiGlu => 4.0 * elements,
         Op::SwiGluGrad => 9.0 * elements,
+        Op::GeGlu => 7.0 * elements,
+        Op::GeGluGrad => 15.0 * elements,
         Op::Linear { low_rank, .. } => {
             let rank = low_rank.map_or(0, |_| input(2).last());
             2.0 * elements * (input(0).last() + rank) as f64
         }
-        Op::ProjectedCrossEntropy => projection(input(0).elements(), input(1).rows()),
-        Op::ProjectedCrossEntropyGrad | Op::ProjectedCrossEntropyWeightGrad => {
+        Op::ProjectedCrossEntropy { .. } => projection(input(0).elements(), input(1).rows()),
+        Op::ProjectedCrossEntropyGrad { .. } | Op::ProjectedCrossEntropyWeightGrad { .. } => {
             2.0 * projection(input(0).elements(), input(1).rows())
         }
         Op::SumOfSquares => {
@@ -89,9 +91,12 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
     }
 }
 
-/// One product of queries and keys, or of weights and values, over the pairs that causal attention keeps.
+/// One product of queries and keys, or of weights and values, over the pairs that a causal window keeps.
 fn triangle(spec: &AttentionSpec) -> f64 {
-    let pairs = spec.seq as f64 * (spec.seq as f64 + 1.0) / 2.0;
+    let seq = spec.seq as f64;
+    let window = spec.window.map_or(seq, |window| seq.min(window as f64));
+    // The first queries see all before them, the others a whole window.
+    let pairs = window * (window + 1.0) / 2.0 + (seq - window) * window;
     2.0 * (spec.batch * spec.heads * spec.head_dim) as f64 * pairs
 }
 

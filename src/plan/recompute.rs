@@ -156,8 +156,10 @@ impl<'a> Search<'a> {
 
     fn may_run_twice(&self, index: usize) -> bool {
         let operation = &self.graph.nodes()[index].operation;
-        let is_loss =
-            matches!(operation, Operation::ProjectedCrossEntropy | Operation::ProjectedCrossEntropyGrad);
+        let is_loss = matches!(
+            operation,
+            Operation::ProjectedCrossEntropy { .. } | Operation::ProjectedCrossEntropyGrad { .. }
+        );
         operation.computes() && !operation.updates_state() && !is_loss
     }
 

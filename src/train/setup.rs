@@ -136,7 +136,7 @@ fn fits(
 
 /// The fused operations of a step that the device has no kernels for.
 fn fallbacks(executor: &AsyncGraphExecutor) -> Vec<Event> {
-    let fused = [Operation::SwiGlu, Operation::ProjectedCrossEntropy];
+    let fused = [Operation::SwiGlu, Operation::ProjectedCrossEntropy { soft_cap: None }];
     let lacking = fused.iter().filter(|operation| executor.target().lacks_kernel(operation));
     let event = |operation: &Operation| Event::Fallback {
         operation: kind_of(operation),

@@ -216,7 +216,7 @@ impl StepBuilder {
         let tokens = Tokens::packed(&graph, rows, sequence, self.max_positions);
         let hidden = self.hidden_states(source, &parameters, &tokens);
         let targets = graph.input("targets", &[rows * sequence], DType::U32);
-        let losses = hidden.projected_cross_entropy(&self.decoder.head(&parameters), &targets);
+        let losses = self.decoder.losses(&parameters, &hidden, &targets);
         let scale = graph.input("loss_scale", &[1], master(self.dtype));
         (losses.sum_all().times(&scale), parameters.trained())
     }

@@ -33,10 +33,12 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::CachedAttention(_)
         | Op::SwiGlu
         | Op::SwiGluGrad
+        | Op::GeGlu
+        | Op::GeGluGrad
         | Op::Linear { .. }
-        | Op::ProjectedCrossEntropy
-        | Op::ProjectedCrossEntropyGrad
-        | Op::ProjectedCrossEntropyWeightGrad
+        | Op::ProjectedCrossEntropy { .. }
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. }
         | Op::SumOfSquares
         | Op::AdamW(_)
         | Op::Pack

@@ -1,7 +1,7 @@
 //! Attention of a few queries over cached keys and values, for decoding.
 
 use super::forward::{Block, block_queries};
-use super::softmax::Sight;
+use super::softmax::{EVERYTHING, Sight};
 use super::{check, slab_queries};
 use crate::error::{Error, Result};
 use crate::graph::AttentionSpec;
@@ -69,6 +69,7 @@ impl<E: Element> Body for CachedAttention<E> {
         let first = part / kv_heads * length;
         let position = (self.start.as_slice()[0] as usize).min(self.capacity - seq);
         let queries = first..(first + length).min(seq);
+        let window = self.spec.window.unwrap_or(EVERYTHING);
         let block = Block {
             spec: &self.spec,
             q: self.q.as_slice(),
@@ -80,10 +81,10 @@ impl<E: Element> Body for CachedAttention<E> {
             first_head: kv_head * group,
             query_rows: 0,
             key_rows: 0,
-            keys: position + queries.end,
+            keys: (position + queries.start + 1).saturating_sub(window)..position + queries.end,
             queries,
             position,
-            sight: Sight { segments: None, causal: true },
+            sight: Sight { segments: None, causal: true, window },
         };
         let block = if seq == 1 && group <= slab_queries(1) { single_query(block) } else { block };
         block.run::<V>(scratch, &self.out, None);
@@ -100,7 +101,8 @@ fn single_query<E>(block: Block<'_, E>) -> Block<'_, E> {
         first_head: 0,
         heads: 1,
         group: 1,
-        sight: Sight { segments: None, causal: false },
+        // The block's keys begin where the query's window does.
+        sight: Sight { segments: None, causal: false, window: EVERYTHING },
         ..block
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::format::{Format, Pairs, Single, in_pairs};
 use super::load::{Head, Place, store, transpose};
 use super::product::{Into, Left, product};
-use super::softmax::{Running, Seen, Sight, mask};
-use super::{KEYS, Scratch, check, padded, slab_queries};
+use super::softmax::{EVERYTHING, Running, Seen, Sight, cap, mask};
+use super::{KEYS, Scratch, cap_factor, check, padded, slab_queries, softmax_scale};
 use crate::error::Result;
 use crate::graph::AttentionSpec;
 use crate::kernels::body::Body;
@@ -67,6 +67,7 @@ impl<E: Element> Body for Attention<E> {
     fn compute<V: Vector>(&self, part: usize, scratch: &mut [u8]) {
         let AttentionSpec { batch, seq, heads, kv_heads, .. } = self.spec;
         let (columns, length) = (batch * kv_heads, block_queries(&self.spec));
+        let window = self.spec.window.unwrap_or(EVERYTHING);
         // The last queries see the most keys: they go first, so that threads finish together.
         let first = (seq.div_ceil(length) - 1 - part / columns) * length;
         let (sequence, kv_head) = (part % columns / kv_heads, part % kv_heads);
@@ -83,10 +84,11 @@ impl<E: Element> Body for Attention<E> {
             key_rows: sequence * seq,
             queries: first..(first + length).min(seq),
             position: 0,
-            keys: (first + length).min(seq),
+            keys: (first + 1).saturating_sub(window)..(first + length).min(seq),
             sight: Sight {
                 segments: Some(&self.segments.as_slice()[sequence * seq..(sequence + 1) * seq]),
                 causal: true,
+                window,
             },
         };
         block.run::<V>(scratch, &self.out, Some(&self.lse));
@@ -117,8 +119,8 @@ pub struct Block<'a, E> {
     pub queries: Range<usize>,
     /// Position of query 0 among the keys.
     pub position: usize,
-    /// How many keys the block's last query sees at most.
-    pub keys: usize,
+    /// The keys that any of the block's queries sees at most.
+    pub keys: Range<usize>,
     pub sight: Sight<'a>,
 }
 
@@ -222,8 +224,8 @@ impl<E: Element> Block<'_, E> {
         for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
             self.start::<V, F>(&queries(slab), &mut tile, &mut Slab::new(floats, padded, columns));
         }
-        for first in (0..self.keys).step_by(KEYS) {
-            let keys = first..(first + KEYS).min(self.keys);
+        for first in self.keys.clone().step_by(KEYS) {
+            let keys = first..(first + KEYS).min(self.keys.end);
             if self.sight.of(&self.positions(&self.queries), &keys) == Seen::None {
                 continue;
             }
@@ -233,7 +235,7 @@ impl<E: Element> Block<'_, E> {
                 (self.head(self.k, kv_heads, self.kv_head), self.head(self.v, kv_heads, self.kv_head));
             k.load_along::<F>(rows.clone(), tile.k);
             v.load_across::<F>(rows.clone(), tile.v);
-            let next = rows.end..self.key_rows + self.keys.min(keys.end + KEYS);
+            let next = rows.end..self.key_rows + self.keys.end.min(keys.end + KEYS);
             k.prefetch(next.clone());
             v.prefetch(next);
             for (slab, floats) in slabs.chunks_exact_mut(floats).enumerate() {
@@ -275,7 +277,7 @@ impl<E: Element> Block<'_, E> {
         tile: &mut Tile<'_>,
         slab: &mut Slab<'_>,
     ) {
-        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let head_dim = self.spec.head_dim;
         let (padded, words, width) = (padded(head_dim), F::words(head_dim), slab_queries(self.group));
         let (columns, queries) = (self.group * width, self.positions(queries));
         let end = if self.sight.causal { keys.end.min(queries.end) } else { keys.end };
@@ -288,12 +290,15 @@ impl<E: Element> Block<'_, E> {
         let scores = &mut tile.scores[..rows * columns];
         let k = Left { values: tile.k, row: words, column: 1 };
         product::<V, F>([rows, head_dim.div_ceil(F::NUMBERS), columns], k, slab.q, scores, Into::Overwrite);
+        if let Some(factor) = cap_factor(self.spec) {
+            cap::<V>(scores, factor);
+        }
         if seen == Seen::Some {
             let limits = &mut tile.limits[..rows * width];
             self.sight.limits(&queries, &keys, width, limits);
             mask::<V>(scores, columns, limits, width);
         }
-        let factor = scale.0 * std::f64::consts::LOG2_E;
+        let factor = softmax_scale(self.spec) * std::f64::consts::LOG2_E;
         slab.running.update::<V, F>(factor as f32, scores, &mut slab.weighted[..head_dim * columns]);
         let v = Left { values: tile.v, row: 1, column: padded };
         let extents = [head_dim, rows / F::NUMBERS, columns];
@@ -310,7 +315,7 @@ impl<E: Element> Block<'_, E> {
         out: &Out<E>,
         lse: Option<&Out<f32>>,
     ) {
-        let AttentionSpec { head_dim, scale, .. } = *self.spec;
+        let (head_dim, scale) = (self.spec.head_dim, softmax_scale(self.spec) as f32);
         let (padded, width) = (padded(head_dim), slab_queries(self.group));
         for i in 0..self.group {
             let source = Place { start: i * width, row: self.group * width };
@@ -325,7 +330,7 @@ impl<E: Element> Block<'_, E> {
                 if let Some(lse) = lse {
                     // SAFETY: as above.
                     let lse = unsafe { lse.range(at..at + 1) };
-                    lse[0] = maximum * scale.0 as f32 + sum.ln();
+                    lse[0] = maximum * scale + sum.ln();
                 }
             }
         }

@@ -47,10 +47,23 @@ fn check(spec: &AttentionSpec) -> Result<()> {
     if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) || spec.heads * spec.head_dim == 0 {
         return Err(Error::internal(format!("{spec:?} has no whole group of heads for each kv head")));
     }
-    if spec.scale.0 <= 0.0 {
+    if spec.window == Some(0) {
+        return Err(Error::internal(format!("{spec:?} hides every key")));
+    }
+    if spec.scale.0 <= 0.0 || spec.soft_cap.is_some_and(|cap| cap.0 <= 0.0) {
         return Err(Error::internal(format!("{spec:?} orders scores the wrong way round")));
     }
     Ok(())
+}
+
+/// What scores are multiplied by: the softmax's factor, or the cap where scores are capped softly.
+fn softmax_scale(spec: &AttentionSpec) -> f64 {
+    spec.soft_cap.unwrap_or(spec.scale).0
+}
+
+/// What raw scores are multiplied by before tanh, where they are capped softly.
+fn cap_factor(spec: &AttentionSpec) -> Option<f32> {
+    spec.soft_cap.map(|cap| (spec.scale.0 / cap.0) as f32)
 }
 
 /// Cuts scratch memory into slices of 32-bit words.

@@ -14,8 +14,10 @@ pub struct Scores<'a> {
     pub q: &'a [f32],
     /// [words of head_dim, columns]
     pub dout: &'a [f32],
-    /// Multiplies scores: the softmax's scale, in units of log 2.
+    /// Multiplies scores, after tanh where they are capped: the softmax's scale, in units of log 2.
     pub factor: f32,
+    /// Multiplies scores before tanh, where they are capped softly.
+    pub cap_factor: Option<f32>,
     /// `[columns]`: minus the log-sum-exp, in units of log 2.
     pub offset: &'a [f32],
     /// `[columns]`: rowsum(dout * out).
@@ -40,7 +42,8 @@ pub struct Factors<'a> {
 }
 
 impl Scores<'_> {
-    /// p = 2^(factor * k q + offset), ds = p * (v dout - delta)
+    /// p = 2^(factor * k q + offset), ds = p * (v dout - delta); where scores are capped, with t = tanh(cap_factor * k q),
+    /// p = 2^(factor * t + offset), ds = p * (v dout - delta) * (1 - t^2)
     ///
     /// # Panics
     /// If a matrix is too short for the extents.
@@ -61,14 +64,17 @@ impl Scores<'_> {
         assert!(to.p.len() >= words && to.ds.len() >= words && (!F::PAIRS || to.ds_across.len() >= words));
         let mut column = 0;
         while column < columns {
+            let vectors = (columns - column) / V::LANES;
             // SAFETY: the extents were checked above, and the strip's vectors lie within the columns.
             column += V::LANES
                 * unsafe {
-                    match (columns - column) / V::LANES {
-                        1 => self.strip::<V, F, 2, 1>(column, to),
-                        2.. if V::REGISTERS < 32 => self.strip::<V, F, 2, 2>(column, to),
-                        2 | 4 => self.strip::<V, F, 6, 2>(column, to),
-                        _ => self.strip::<V, F, 4, 3>(column, to),
+                    match vectors {
+                        1 if self.cap_factor.is_some() => self.strip::<V, F, true, 2, 1>(column, to),
+                        2.. if self.cap_factor.is_some() => self.strip::<V, F, true, 2, 2>(column, to),
+                        1 => self.strip::<V, F, false, 2, 1>(column, to),
+                        2.. if V::REGISTERS < 32 => self.strip::<V, F, false, 2, 2>(column, to),
+                        2 | 4 => self.strip::<V, F, false, 6, 2>(column, to),
+                        _ => self.strip::<V, F, false, 4, 3>(column, to),
                     }
                 };
         }
@@ -77,7 +83,7 @@ impl Scores<'_> {
     /// # Safety
     /// `C` vectors from `column` on lie within the columns.
     #[inline(always)]
-    unsafe fn strip<V: Vector, F: Format, const ROWS: usize, const C: usize>(
+    unsafe fn strip<V: Vector, F: Format, const CAPPED: bool, const ROWS: usize, const C: usize>(
         &self,
         column: usize,
         to: &mut Factors<'_>,
@@ -87,8 +93,8 @@ impl Scores<'_> {
             // SAFETY: as the caller promised; no tile has more rows than are left.
             row += unsafe {
                 match self.extents[0] - row {
-                    rows if rows >= ROWS => self.tile::<V, F, ROWS, C>(row, column, to),
-                    _ => self.tile::<V, F, 2, C>(row, column, to),
+                    rows if rows >= ROWS => self.tile::<V, F, CAPPED, ROWS, C>(row, column, to),
+                    _ => self.tile::<V, F, CAPPED, 2, C>(row, column, to),
                 }
             };
         }
@@ -100,7 +106,7 @@ impl Scores<'_> {
     /// # Safety
     /// `ROWS` rows from `row` on and `C` vectors from `column` on lie within the matrices.
     #[inline(always)]
-    unsafe fn tile<V: Vector, F: Format, const ROWS: usize, const C: usize>(
+    unsafe fn tile<V: Vector, F: Format, const CAPPED: bool, const ROWS: usize, const C: usize>(
         &self,
         row: usize,
         column: usize,
@@ -125,9 +131,14 @@ impl Scores<'_> {
                 for j in (0..ROWS).step_by(2) {
                     let mut pair = [V::zero(); 2];
                     for (j, ds) in (j..).zip(&mut pair) {
-                        let score = self.limited(s[j][i], row + j, column);
+                        let (mut score, mut gap) = (s[j][i], dp[j][i].sub(delta));
+                        if CAPPED {
+                            score = score.mul(V::splat(self.cap_factor.unwrap_or(1.0))).tanh();
+                            gap = gap.mul(V::splat(1.0).sub(score.mul(score)));
+                        }
+                        let score = self.limited(score, row + j, column);
                         let p = score.mul_add(V::splat(self.factor), offset).exp2();
-                        *ds = p.mul(dp[j][i].sub(delta));
+                        *ds = p.mul(gap);
                         let start = (row + j) * columns / F::NUMBERS;
                         F::store_along(p, to.p.as_mut_ptr().add(start), column);
                         F::store_along(*ds, to.ds.as_mut_ptr().add(start), column);

@@ -13,7 +13,12 @@ pub struct Sight<'a> {
     pub segments: Option<&'a [u32]>,
     /// Whether keys after a query are hidden from it.
     pub causal: bool,
+    /// How many keys up to its own a query sees; [`EVERYTHING`] where all.
+    pub window: usize,
 }
+
+/// The window of a query that sees all keys.
+pub const EVERYTHING: usize = usize::MAX;
 
 /// How much of a tile of scores is seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,10 @@ impl Sight<'_> {
         if self.causal && keys.start >= queries.end {
             return Seen::None;
         }
+        // The first query's window begins behind the last key.
+        if keys.end.saturating_add(self.window) <= queries.start + 1 {
+            return Seen::None;
+        }
         if let Some(segments) = self.segments {
             let (query_low, query_high) = bounds(&segments[queries.clone()]);
             let (key_low, key_high) = bounds(&segments[keys.clone()]);
@@ -48,7 +57,8 @@ impl Sight<'_> {
                 return Seen::Some;
             }
         }
-        if !keys.len().is_multiple_of(2) {
+        let last_query_sees_first_key = keys.start.saturating_add(self.window) >= queries.end;
+        if !keys.len().is_multiple_of(2) || !last_query_sees_first_key {
             return Seen::Some;
         }
         if !self.causal || keys.end <= queries.start + 1 { Seen::All } else { Seen::Some }
@@ -65,6 +75,11 @@ impl Sight<'_> {
             };
             for (query, limit) in row.iter_mut().enumerate() {
                 *limit = if query < hidden { MASKED } else { f32::INFINITY };
+            }
+            // Queries from here on have moved on.
+            let expired = key.saturating_add(self.window).saturating_sub(queries.start);
+            if expired < width {
+                row[expired..].fill(MASKED);
             }
             if let Some(segments) = self.segments.filter(|_| key < keys.end) {
                 let own = segments[key];
@@ -90,6 +105,16 @@ pub fn mask<V: Vector>(scores: &mut [f32], columns: usize, limits: &[f32], width
                 }
             }
         }
+    }
+}
+
+/// Scores become tanh(factor * score); the softmax then multiplies them by the cap.
+#[inline(always)]
+pub fn cap<V: Vector>(scores: &mut [f32], factor: f32) {
+    assert!(scores.len().is_multiple_of(V::LANES));
+    for scores in scores.chunks_exact_mut(V::LANES) {
+        // SAFETY: a chunk is one vector.
+        unsafe { V::load(scores.as_ptr()).mul(V::splat(factor)).tanh().store(scores.as_mut_ptr()) };
     }
 }
 

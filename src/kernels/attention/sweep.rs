@@ -9,8 +9,8 @@ use super::gradient::AttentionGradInputs;
 use super::load::{Head, Place, store, transpose};
 use super::product::{Into, Left, product};
 use super::scores::{Factors, Scores};
-use super::softmax::{Seen, Sight};
-use super::{KEYS, MASKED, Scratch, padded, slab_queries};
+use super::softmax::{EVERYTHING, Seen, Sight};
+use super::{KEYS, MASKED, Scratch, cap_factor, padded, slab_queries, softmax_scale};
 use crate::graph::AttentionSpec;
 use crate::kernels::Out;
 use crate::kernels::number::Element;
@@ -129,15 +129,19 @@ impl<E: Element> Sweep<'_, E> {
         let mut slab = Slab::new(&mut scratch, padded, heads / kv_heads * width, width);
         self.load_keys::<F>(&mut keys);
         let segments = &self.inputs.segments.as_slice()[first_row..first_row + seq];
-        let sight = Sight { segments: Some(segments), causal: true };
+        let window = self.spec.window.unwrap_or(EVERYTHING);
+        let sight = Sight { segments: Some(segments), causal: true, window };
+        // Queries from here on see none of the band's keys.
+        let last = own.end.saturating_add(window - 1).min(seq);
 
-        for first in (own.start..seq).step_by(width) {
+        for first in (own.start..last).step_by(width) {
             let queries = first..(first + width).min(seq);
             let owned = first < own.end;
             self.start::<V, F>(&queries, &mut slab);
             self.prefetch(queries.end..(queries.end + width).min(seq));
             // A query sees earlier keys; keys before the band only matter to its own queries.
-            let tiles = if owned { 0..queries.end } else { own.clone() };
+            let seen = (first + 1).saturating_sub(window) / KEYS * KEYS;
+            let tiles = if owned { seen..queries.end } else { own.start.max(seen)..own.end };
             for first in tiles.clone().step_by(KEYS) {
                 let tile = first..(first + KEYS).min(tiles.end);
                 self.visit::<V, F>(&sight, [&queries, &tile], owned, &mut slab, &mut keys);
@@ -229,7 +233,7 @@ impl<E: Element> Sweep<'_, E> {
         slab: &mut Slab<'_>,
         keys: &mut Keys<'_>,
     ) {
-        let AttentionSpec { heads, kv_heads, head_dim, scale, .. } = *self.spec;
+        let AttentionSpec { heads, kv_heads, head_dim, .. } = *self.spec;
         let (padded, words, width) = (padded(head_dim), F::words(head_dim), slab_queries(heads / kv_heads));
         let (columns, rows) = (heads / kv_heads * width, tile.len().next_multiple_of(2));
         let seen = sight.of(queries, tile);
@@ -244,7 +248,8 @@ impl<E: Element> Sweep<'_, E> {
             v: Left { values: &keys.v[tile.start * words..], row: words, column: 1 },
             q: slab.q,
             dout: slab.dout,
-            factor: (scale.0 * std::f64::consts::LOG2_E) as f32,
+            factor: (softmax_scale(self.spec) * std::f64::consts::LOG2_E) as f32,
+            cap_factor: cap_factor(self.spec),
             offset: slab.offset,
             delta: slab.delta,
             limits: (seen == Seen::Some).then_some(&*slab.limits),

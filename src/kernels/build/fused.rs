@@ -6,11 +6,11 @@ use crate::graph::{DType, Operation};
 use crate::kernels::Kernel;
 use crate::kernels::adamw::{AdamW, AdamWStates, AdamWStep};
 use crate::kernels::attention::{Attention, AttentionGrad, AttentionGradInputs, CachedAttention};
+use crate::kernels::gated::{GeGlu, GeGluGrad, SwiGlu, SwiGluGrad};
 use crate::kernels::number::Element;
 use crate::kernels::rms_norm::{RmsNorm, RmsNormGrad};
 use crate::kernels::rope::Rope;
 use crate::kernels::sum_of_squares::SumOfSquares;
-use crate::kernels::swiglu::{SwiGlu, SwiGluGrad};
 
 pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
     use Operation as Op;
@@ -56,6 +56,8 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         }
         Op::SwiGlu => Box::new(SwiGlu::new(input(0)?, input(1)?, output(0)?)?),
         Op::SwiGluGrad => Box::new(SwiGluGrad::new(input(0)?, input(1)?, input(2)?, output(0)?, output(1)?)?),
+        Op::GeGlu => Box::new(GeGlu::new(input(0)?, input(1)?, output(0)?)?),
+        Op::GeGluGrad => Box::new(GeGluGrad::new(input(0)?, input(1)?, input(2)?, output(0)?, output(1)?)?),
         Op::SumOfSquares => {
             let tensors = at.inputs.iter().map(|tensor| tensor.input::<E>()).collect();
             Box::new(SumOfSquares::new(tensors, at.output(0)?.output())?)

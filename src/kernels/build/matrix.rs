@@ -5,7 +5,7 @@ use half::bf16;
 
 use super::Binding;
 use crate::error::{Error, Result};
-use crate::graph::{DType, LowRank, Operation, TensorType};
+use crate::graph::{DType, LowRank, Operation, Scalar, TensorType};
 use crate::kernels::cross_entropy::{
     CrossEntropyGradOutputs, CrossEntropyInputs, CrossEntropySpec, ProjectedCrossEntropy,
     ProjectedCrossEntropyGrad, ProjectedCrossEntropyWeightGrad,
@@ -41,13 +41,17 @@ pub(super) fn build(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
 
 /// Kernels that pack a weight or read a packed one.
 fn with_packed_weight<E: Element + Written>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
+    use Operation as Op;
     match at.operation {
-        Operation::Pack => pack::<E>(at),
-        Operation::Linear { transpose_weight, low_rank, residual } => {
+        Op::Pack => pack::<E>(at),
+        Op::Linear { transpose_weight, low_rank, residual } => {
             linear::<E>(at, *transpose_weight, *low_rank, *residual)
         }
-        Operation::PackedEmbedding => packed_embedding::<E>(at),
-        _ => cross_entropy::<E>(at),
+        Op::PackedEmbedding => packed_embedding::<E>(at),
+        Op::ProjectedCrossEntropy { soft_cap }
+        | Op::ProjectedCrossEntropyGrad { soft_cap }
+        | Op::ProjectedCrossEntropyWeightGrad { soft_cap } => cross_entropy::<E>(at, *soft_cap),
+        _ => Err(at.unsupported()),
     }
 }
 
@@ -85,17 +89,18 @@ where
     Ok(Box::new(MatMul::<E, P>::new(left.input(), right.input(), product.output(), spec)?))
 }
 
-fn cross_entropy<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
+fn cross_entropy<E: Element>(at: &Binding<'_>, soft_cap: Option<Scalar>) -> Result<Box<dyn Kernel>> {
     let (hidden, weight, targets) = (at.input(0)?, at.input(1)?, at.input(2)?);
     let (vocab, width) = (weight.tensor.shape.rows(), weight.tensor.shape.last());
-    let spec = CrossEntropySpec { tokens: hidden.tensor.shape.rows(), width, vocab, isa: Isa::detect() };
+    let (tokens, isa) = (hidden.tensor.shape.rows(), Isa::detect());
+    let spec = CrossEntropySpec { tokens, width, vocab, soft_cap, isa };
     let packed = weight.input_of_len(packed_elements::<E>(weight.tensor));
     let inputs = CrossEntropyInputs::<E> { hidden: hidden.input(), packed, targets: targets.input() };
     Ok(match at.operation {
-        Operation::ProjectedCrossEntropy => {
+        Operation::ProjectedCrossEntropy { .. } => {
             Box::new(ProjectedCrossEntropy::new(inputs, at.output(0)?.output(), spec)?)
         }
-        Operation::ProjectedCrossEntropyGrad => {
+        Operation::ProjectedCrossEntropyGrad { .. } => {
             let outputs = CrossEntropyGradOutputs {
                 loss: at.output(0)?.output(),
                 log_sum_exp: at.output(1)?.output(),
@@ -103,7 +108,7 @@ fn cross_entropy<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             };
             Box::new(ProjectedCrossEntropyGrad::new(inputs, at.input(3)?.input(), outputs, spec)?)
         }
-        Operation::ProjectedCrossEntropyWeightGrad => {
+        Operation::ProjectedCrossEntropyWeightGrad { .. } => {
             let (dloss, log_sum_exp) = (at.input(3)?.input(), at.input(4)?.input());
             let gradient = at.output(0)?.output();
             Box::new(ProjectedCrossEntropyWeightGrad::new(inputs, dloss, log_sum_exp, gradient, spec)?)

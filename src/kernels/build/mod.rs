@@ -56,6 +56,8 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         | Op::CachedAttention(_)
         | Op::SwiGlu
         | Op::SwiGluGrad
+        | Op::GeGlu
+        | Op::GeGluGrad
         | Op::SumOfSquares
         | Op::AdamW(_) => match at.input(0)?.tensor.dtype {
             DType::F32 => fused::build::<f32>(&at),
@@ -66,9 +68,9 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         | Op::Linear { .. }
         | Op::Pack
         | Op::PackedEmbedding
-        | Op::ProjectedCrossEntropy
-        | Op::ProjectedCrossEntropyGrad
-        | Op::ProjectedCrossEntropyWeightGrad => matrix::build(&at),
+        | Op::ProjectedCrossEntropy { .. }
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. } => matrix::build(&at),
     }
 }
 

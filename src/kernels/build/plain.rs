@@ -74,11 +74,11 @@ pub(super) fn build<T: Float>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             Box::new(TakeLast::new(at.input(0)?.tensor.shape.last(), x()?, at.input(1)?.input(), y)?)
         }
         Op::ScatterLast { size } => Box::new(ScatterLast::new(*size, x()?, at.input(1)?.input(), y)?),
-        Op::AttentionMask { batch, seq, .. } => {
-            Box::new(AttentionMask::new(*batch, *seq, at.input(0)?.input(), y)?)
+        Op::AttentionMask { batch, seq, window, .. } => {
+            Box::new(AttentionMask::new([*batch, *seq], *window, at.input(0)?.input(), y)?)
         }
-        Op::CacheMask { seq, capacity, .. } => {
-            Box::new(CacheMask::new(*seq, *capacity, at.input(0)?.input(), y)?)
+        Op::CacheMask { seq, capacity, window, .. } => {
+            Box::new(CacheMask::new([*seq, *capacity], *window, at.input(0)?.input(), y)?)
         }
         Op::DropoutMask { stream, probability, .. } => {
             Box::new(DropoutMask::new(*stream, probability.0, at.input(0)?.input(), y)?)

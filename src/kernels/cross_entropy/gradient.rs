@@ -3,7 +3,7 @@ use std::ops::Range;
 use super::block::{BLOCK_WORDS, Exponentials, Softmax, project};
 use super::chunk::{CHUNK, Chunk, chunks, positions};
 use super::contract::Contraction;
-use super::{CrossEntropyInputs, CrossEntropySpec};
+use super::{CrossEntropyInputs, CrossEntropySpec, soft_cap};
 use crate::error::Result;
 use crate::kernels::matmul::Scratch;
 use crate::kernels::pack::{Element, PANEL, words};
@@ -79,7 +79,8 @@ impl<E: Element> ProjectedCrossEntropyGrad<E> {
         for (lane, &token) in chunk.tokens().iter().enumerate().take(group.end).skip(group.start) {
             let total = softmax.total(lane);
             let loss_gradient = self.loss_gradient.as_slice()[token];
-            let (scale, others) = (loss_gradient * total.scale, loss_gradient * total.others);
+            let slope = soft_cap::slope(&self.spec, softmax.target[lane]);
+            let (scale, others) = (loss_gradient * total.scale, loss_gradient * total.others * slope);
             let target = self.weights_of(targets[token] as usize);
             // SAFETY: a supervised token belongs to one chunk.
             let gradient = unsafe {
@@ -109,7 +110,9 @@ impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        let per_lane = words::<E>(self.spec.width) + BLOCK_WORDS + Contraction::<E>::rows(&self.spec);
+        let blocks = if self.spec.soft_cap.is_some() { 2 } else { 1 };
+        let per_lane =
+            words::<E>(self.spec.width) + blocks * BLOCK_WORDS + Contraction::<E>::rows(&self.spec);
         (CHUNK * per_lane + Contraction::<E>::split_words(&self.spec)) * size_of::<f32>()
     }
 
@@ -123,6 +126,8 @@ impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
         let hidden = scratch.take(lanes * words::<E>(width));
         chunk.gather(&self.inputs, &self.spec, hidden);
         let logits = scratch.take(lanes * BLOCK_WORDS);
+        // Derivatives of capped logits.
+        let slopes = scratch.take(if self.spec.soft_cap.is_some() { lanes * BLOCK_WORDS } else { 0 });
         let rows = Contraction::<E>::rows(&self.spec);
         let sums = scratch.take(lanes * rows);
         let mut contraction = Contraction::new(&self.inputs, &self.spec, scratch.rest());
@@ -130,6 +135,7 @@ impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
         for start in (0..vocab).step_by(BLOCK_WORDS) {
             let vocabulary = start..vocab.min(start + BLOCK_WORDS);
             project(&self.inputs, &self.spec, &chunk, hidden, (vocabulary.clone(), logits));
+            let capped = soft_cap::cap(&self.spec, &mut logits[..lanes * vocabulary.len()], slopes);
             softmax.take_targets(&chunk, targets, (&vocabulary, logits));
             contraction.begin(&vocabulary);
             for group in chunk.groups() {
@@ -138,6 +144,9 @@ impl<E: Element> Kernel for ProjectedCrossEntropyGrad<E> {
                 let sums = &mut sums[group.start * rows..group.end * rows];
                 let exponentials = Exponentials { softmax: &mut softmax, group: group.clone(), logits };
                 let rescale = isa.run(exponentials);
+                if capped {
+                    soft_cap::apply(logits, &slopes[group.start * length..group.end * length]);
+                }
                 contraction.add(logits, &softmax.factor[group], (start > 0, rescale), sums);
             }
         }

@@ -1,6 +1,6 @@
 use super::block::{BLOCK_WORDS, Exponentials, Softmax, project};
 use super::chunk::{CHUNK, Chunk, chunks, positions};
-use super::{CrossEntropyInputs, CrossEntropySpec};
+use super::{CrossEntropyInputs, CrossEntropySpec, soft_cap};
 use crate::error::Result;
 use crate::kernels::matmul::Scratch;
 use crate::kernels::pack::{Element, words};
@@ -35,7 +35,7 @@ impl<E: Element> Kernel for ProjectedCrossEntropy<E> {
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
-        let CrossEntropySpec { tokens, width, vocab, isa } = self.spec;
+        let CrossEntropySpec { tokens, width, vocab, isa, .. } = self.spec;
         let targets = self.inputs.targets.as_slice();
         for token in positions::<E>(tokens, part) {
             if targets[token] as usize >= vocab {
@@ -53,6 +53,7 @@ impl<E: Element> Kernel for ProjectedCrossEntropy<E> {
             let vocabulary = start..vocab.min(start + BLOCK_WORDS);
             let logits = &mut logits[..chunk.lanes() * vocabulary.len()];
             project(&self.inputs, &self.spec, &chunk, hidden, (vocabulary.clone(), logits));
+            soft_cap::cap(&self.spec, logits, &mut []);
             softmax.take_targets(&chunk, targets, (&vocabulary, logits));
             for group in chunk.groups() {
                 let logits = &mut logits[group.start * vocabulary.len()..group.end * vocabulary.len()];

@@ -8,6 +8,7 @@ mod chunk;
 mod contract;
 mod gradient;
 mod loss;
+mod soft_cap;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use super::pack::{Element, packed_len};
 use super::simd::Isa;
 use super::split::expect_len;
 use crate::error::Result;
+use crate::graph::Scalar;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrossEntropySpec {
@@ -30,6 +32,8 @@ pub struct CrossEntropySpec {
     /// d, the length of a hidden state.
     pub width: usize,
     pub vocab: usize,
+    /// Logits become cap * tanh(logit / cap).
+    pub soft_cap: Option<Scalar>,
     pub isa: Isa,
 }
 

@@ -13,7 +13,7 @@ fn measure<E: Element>(name: &str, tokens: usize, every: usize) {
     let packed = pack::<E>(&Matrix::random(vocab, width, 2));
     let dloss = vec![1.0 / tokens as f32; tokens];
     let isa = Isa::detect();
-    let spec = CrossEntropySpec { tokens, width, vocab, isa };
+    let spec = CrossEntropySpec { tokens, width, vocab, soft_cap: None, isa };
     let (mut loss, mut log_sum_exp) = (vec![0.0; tokens], vec![0.0; tokens]);
     let mut hidden_gradient = vec![E::narrow(0.0); tokens * width];
     let target = |token: usize| if token.is_multiple_of(every) { token as u32 } else { IGNORE_TARGET };

@@ -23,7 +23,12 @@ struct Reference {
 }
 
 impl Reference {
-    fn new(hidden: &Matrix, weight: &Matrix, targets: &[u32], loss_gradient: &[f32]) -> Self {
+    fn new(
+        [hidden, weight]: [&Matrix; 2],
+        targets: &[u32],
+        loss_gradient: &[f32],
+        soft_cap: Option<Scalar>,
+    ) -> Self {
         let (width, vocab) = (hidden.columns, weight.rows);
         let logits = hidden.times(&weight.transposed());
         let mut all = Self { weight_gradient: vec![0.0; vocab * width], ..Self::default() };
@@ -35,13 +40,16 @@ impl Reference {
                 all.log_sum_exp.push(0.0);
                 continue;
             }
-            let logits = &logits[token * vocab..][..vocab];
+            let cap = |logit: &f64| soft_cap.map_or(*logit, |cap| cap.0 * (logit / cap.0).tanh());
+            let slope = |capped: f64| soft_cap.map_or(1.0, |cap| 1.0 - (capped / cap.0).powi(2));
+            let logits: Vec<f64> = logits[token * vocab..][..vocab].iter().map(cap).collect();
             let log_sum_exp = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
             all.loss.push(log_sum_exp - logits[target as usize]);
             all.log_sum_exp.push(log_sum_exp);
             for (word, logit) in logits.iter().enumerate() {
                 let one_hot = f64::from(u8::from(word == target as usize));
-                let gradient = f64::from(loss_gradient[token]) * ((logit - log_sum_exp).exp() - one_hot);
+                let of_capped = f64::from(loss_gradient[token]) * ((logit - log_sum_exp).exp() - one_hot);
+                let gradient = of_capped * slope(*logit);
                 for i in 0..width {
                     all.hidden_gradient[start + i] += gradient * f64::from(weight.values[word * width + i]);
                     all.weight_gradient[word * width + i] +=
@@ -58,22 +66,25 @@ fn check(tokens: usize, width: usize, vocab: usize, supervised: f32, seed: u64) 
     let target = |draw: &[f32]| ((draw[0] + 1.0) / 2.0 * vocab as f32) as u32 % vocab as u32;
     let keep = |draw: &[f32]| if draw[1] < 2.0 * supervised - 1.0 { target(draw) } else { IGNORE_TARGET };
     let targets: Vec<u32> = draws.chunks(2).map(keep).collect();
-    check_as::<f32>(width, vocab, &targets, seed);
-    check_as::<bf16>(width, vocab, &targets, seed);
+    for soft_cap in [None, Some(Scalar(2.5))] {
+        check_as::<f32>(width, vocab, &targets, soft_cap, seed);
+        check_as::<bf16>(width, vocab, &targets, soft_cap, seed);
+    }
 }
 
-fn check_as<E: Element>(width: usize, vocab: usize, targets: &[u32], seed: u64) {
+fn check_as<E: Element>(width: usize, vocab: usize, targets: &[u32], soft_cap: Option<Scalar>, seed: u64) {
     let tokens = targets.len();
     let mut hidden = Matrix::random(tokens, width, seed);
     let mut weight = Matrix::random(vocab, width, seed + 1);
     let stored = hidden.rounded::<E>();
     weight.rounded::<E>();
     let loss_gradient = Matrix::random(tokens, 1, seed + 2).values;
-    let expected = Reference::new(&hidden, &weight, targets, &loss_gradient);
+    let expected = Reference::new([&hidden, &weight], targets, &loss_gradient, soft_cap);
     let packed = pack::<E>(&weight);
     for isa in Isa::available() {
         let what = format!("{isa:?} {} bytes {tokens} x {width} -> {vocab}", size_of::<E>());
-        let spec = CrossEntropySpec { tokens, width, vocab, isa };
+        let what = format!("{what} {soft_cap:?}");
+        let spec = CrossEntropySpec { tokens, width, vocab, soft_cap, isa };
         let inputs =
             CrossEntropyInputs { hidden: In::of(&stored), packed: In::of(&packed), targets: In::of(targets) };
         let mut loss = vec![f32::NAN; tokens];
@@ -128,7 +139,7 @@ fn large_logits_neither_overflow_nor_lose_the_loss() {
     let packed = pack::<f32>(&weight);
     let inputs = CrossEntropyInputs { hidden: hidden.span(), packed: In::of(&packed), targets: In::of(&[1]) };
     let mut loss = [f32::NAN];
-    let spec = CrossEntropySpec { tokens: 1, width: 1, vocab: 3, isa: Isa::detect() };
+    let spec = CrossEntropySpec { tokens: 1, width: 1, vocab: 3, soft_cap: None, isa: Isa::detect() };
     run(&ProjectedCrossEntropy::new(inputs, Out::of(&mut loss), spec).unwrap());
     assert!((loss[0] - 10.000_045).abs() < 1e-5, "{loss:?}");
 }
@@ -142,6 +153,6 @@ fn wrong_lengths_are_refused() {
         targets: In::of(&[0, 0]),
     };
     let mut loss = [0.0; 2];
-    let spec = CrossEntropySpec { tokens: 2, width: 2, vocab: 3, isa: Isa::Portable };
+    let spec = CrossEntropySpec { tokens: 2, width: 2, vocab: 3, soft_cap: None, isa: Isa::Portable };
     assert!(ProjectedCrossEntropy::new(inputs, Out::of(&mut loss), spec).is_err());
 }

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use super::block::{BLOCK_WORDS, project};
 use super::chunk::{CHUNK, Chunk};
-use super::{CrossEntropyInputs, CrossEntropySpec};
+use super::{CrossEntropyInputs, CrossEntropySpec, soft_cap};
 use crate::error::Result;
 use crate::kernels::matmul::{Factors, Output, Partial, Scratch, Strip};
 use crate::kernels::pack::{Element, PANEL, words};
@@ -117,7 +117,8 @@ impl<E: Element> Kernel for ProjectedCrossEntropyWeightGrad<E> {
 
     fn scratch_bytes(&self) -> usize {
         let width = self.spec.width;
-        let per_lane = words::<E>(width) + self.stride() + BLOCK_WORDS;
+        let blocks = if self.spec.soft_cap.is_some() { 2 } else { 1 };
+        let per_lane = words::<E>(width) + self.stride() + blocks * BLOCK_WORDS;
         (CHUNK * per_lane + BLOCK_WORDS * width) * size_of::<f32>()
     }
 
@@ -129,6 +130,8 @@ impl<E: Element> Kernel for ProjectedCrossEntropyWeightGrad<E> {
         let panels = scratch.take(CHUNK * words::<E>(width));
         let rows = scratch.take(CHUNK * self.stride());
         let logits = scratch.take(CHUNK * BLOCK_WORDS);
+        // Derivatives of capped logits.
+        let slopes = scratch.take(if self.spec.soft_cap.is_some() { CHUNK * BLOCK_WORDS } else { 0 });
         let sums = &mut scratch.rest()[..length * width];
         sums.fill(0.0);
         let targets = self.inputs.targets.as_slice();
@@ -145,9 +148,13 @@ impl<E: Element> Kernel for ProjectedCrossEntropyWeightGrad<E> {
                 row.iter_mut().zip(values).for_each(|(to, value)| *to = value.widen());
             }
             project(&self.inputs, &self.spec, &chunk, hidden, (vocabulary.clone(), logits));
+            let capped = soft_cap::cap(&self.spec, &mut logits[..chunk.lanes() * length], slopes);
             for group in chunk.groups() {
                 let logits = &mut logits[group.start * length..group.end * length];
                 self.logits_to_gradients(&chunk, &group, &vocabulary, logits);
+                if capped {
+                    soft_cap::apply(logits, &slopes[group.start * length..group.end * length]);
+                }
                 let tokens = group.end.min(chunk.tokens().len()) - group.start;
                 let hidden = &rows[group.start * self.stride()..];
                 self.add_outer((length, tokens), (logits, group.len()), hidden, (true, sums));

@@ -86,6 +86,8 @@ impl<T: Float> Body for RopeTable<T> {
 #[derive(Debug)]
 pub struct AttentionMask<T> {
     seq: usize,
+    /// How many keys a query sees at most.
+    window: usize,
     segments: In<u32>,
     y: Out<T>,
     /// Rows of keys, one for each query of each sequence.
@@ -95,10 +97,16 @@ pub struct AttentionMask<T> {
 impl<T: Float> AttentionMask<T> {
     /// # Errors
     /// An internal error if the lengths do not fit.
-    pub fn new(batch: usize, seq: usize, segments: In<u32>, y: Out<T>) -> Result<Self> {
+    pub fn new(
+        [batch, seq]: [usize; 2],
+        window: Option<usize>,
+        segments: In<u32>,
+        y: Out<T>,
+    ) -> Result<Self> {
         expect_len("the segments", segments.len(), batch * seq)?;
         expect_len("the attention mask", y.len(), batch * seq * seq)?;
-        Ok(Self { seq, segments, y, split: Split::rows(batch * seq, seq * size_of::<T>()) })
+        let split = Split::rows(batch * seq, seq * size_of::<T>());
+        Ok(Self { seq, window: window.unwrap_or(seq), segments, y, split })
     }
 }
 
@@ -116,7 +124,8 @@ impl<T: Float> Body for AttentionMask<T> {
             // SAFETY: parts are disjoint ranges of rows.
             let y = unsafe { self.y.range(row * self.seq..(row + 1) * self.seq) };
             for (key, (y, segment)) in y.iter_mut().zip(keys).enumerate() {
-                *y = if key <= query && *segment == keys[query] { seen } else { unseen };
+                let near = key <= query && query - key < self.window;
+                *y = if near && *segment == keys[query] { seen } else { unseen };
             }
         }
     }
@@ -127,6 +136,8 @@ impl<T: Float> Body for AttentionMask<T> {
 #[derive(Debug)]
 pub struct CacheMask<T> {
     capacity: usize,
+    /// How many keys a query sees at most.
+    window: usize,
     start: In<u32>,
     y: Out<T>,
     split: Split,
@@ -135,10 +146,16 @@ pub struct CacheMask<T> {
 impl<T: Float> CacheMask<T> {
     /// # Errors
     /// An internal error if the lengths do not fit.
-    pub fn new(seq: usize, capacity: usize, start: In<u32>, y: Out<T>) -> Result<Self> {
+    pub fn new(
+        [seq, capacity]: [usize; 2],
+        window: Option<usize>,
+        start: In<u32>,
+        y: Out<T>,
+    ) -> Result<Self> {
         expect_len("the first query's position", start.len(), 1)?;
         expect_len("the cache mask", y.len(), seq * capacity)?;
-        Ok(Self { capacity, start, y, split: Split::rows(seq, capacity * size_of::<T>()) })
+        let split = Split::rows(seq, capacity * size_of::<T>());
+        Ok(Self { capacity, window: window.unwrap_or(capacity), start, y, split })
     }
 }
 
@@ -153,9 +170,9 @@ impl<T: Float> Body for CacheMask<T> {
         for row in self.split.range(part) {
             // SAFETY: parts are disjoint ranges of rows.
             let y = unsafe { self.y.range(row * self.capacity..(row + 1) * self.capacity) };
-            let (seen, unseen) = y.split_at_mut((start + row + 1).min(self.capacity));
-            seen.fill(T::from_f64(0.0));
-            unseen.fill(T::from_f64(MASKED));
+            let end = (start + row + 1).min(self.capacity);
+            y.fill(T::from_f64(MASKED));
+            y[end.saturating_sub(self.window)..end].fill(T::from_f64(0.0));
         }
     }
 }

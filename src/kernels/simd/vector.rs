@@ -6,6 +6,21 @@ use crate::kernels::number::{EXP_POLYNOMIAL, EXPONENT_ROUNDER, LN_2_HIGH, LN_2_L
 const EXP2_POLYNOMIAL: [f32; 6] =
     [1.0, std::f32::consts::LN_2, 0.240_222_83, 5.550_558_5e-2, 9.669_692e-3, 1.330_060_9e-3];
 
+/// tanh rounds to 1 from here on.
+const TANH_BOUND: f32 = 7.905_311;
+/// Of x, x^3, ..: the numerator of tanh as Eigen has it.
+const TANH_NUMERATOR: [f32; 7] = [
+    4.893_524_6e-3,
+    6.372_619_3e-4,
+    1.485_722_4e-5,
+    5.122_297_1e-8,
+    -8.604_671_5e-11,
+    2.000_187_9e-13,
+    -2.760_768_5e-16,
+];
+/// Of 1, x^2, ..
+const TANH_DENOMINATOR: [f32; 4] = [4.893_525_2e-3, 2.268_434_6e-3, 1.185_347e-4, 1.198_258_4e-6];
+
 /// A vector of f32 lanes.
 ///
 /// Its types are private to this module: [`super::Isa::run`] hands them out after checking the machine, so a vector
@@ -198,6 +213,20 @@ pub trait Vector: Copy {
         let shifted = x.add(Self::splat(EXPONENT_ROUNDER));
         let rest = x.sub(shifted.sub(Self::splat(EXPONENT_ROUNDER)));
         rest.exp2_polynomial().mul(shifted.low_bits_as_exponent())
+    }
+
+    /// tanh(self) within a few units in the last place; NaN stays NaN.
+    ///
+    /// The odd rational function of degree 13 over 6 that Eigen uses, on the range beyond which the result rounds to 1.
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        let x = Self::splat(TANH_BOUND).min(Self::splat(-TANH_BOUND).max(self));
+        let square = x.mul(x);
+        let polynomial = |coefficients: &[f32]| {
+            let sum = |sum: Self, &coefficient: &f32| sum.mul_add(square, Self::splat(coefficient));
+            coefficients.iter().rev().fold(Self::zero(), sum)
+        };
+        x.mul(polynomial(&TANH_NUMERATOR)).div(polynomial(&TANH_DENOMINATOR))
     }
 
     /// 2^self on [-1/2, 1/2].

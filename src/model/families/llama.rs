@@ -1,21 +1,16 @@
 //! Llama 2 and 3, SmolLM2 and their relatives (Touvron et al. 2023, arXiv:2302.13971).
 
-use crate::model::{DecoderSpec, ModelConfig, rope};
+use super::{Family, GgufLayout, biases};
+use crate::model::Architecture;
 
-/// The shared decoder with Llama's numbers.
-pub fn spec(config: &ModelConfig) -> DecoderSpec {
-    DecoderSpec {
-        layers: config.num_hidden_layers,
-        hidden: config.hidden_size,
-        intermediate: config.intermediate_size,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-        vocab: config.vocab_size,
-        norm_epsilon: config.rms_norm_eps,
-        rope_frequencies: rope::frequencies(&config.rope, config.head_dim),
-        tied_head: config.tie_word_embeddings,
-        attention_bias: config.attention_bias,
-        mlp_bias: config.mlp_bias,
-    }
-}
+pub const FAMILY: Family = Family {
+    architecture: Architecture::Llama,
+    name: "Llama 2, 3.x, SmolLM2, TinyLlama",
+    class: "LlamaForCausalLM",
+    model_type: "llama",
+    gguf: Some(GgufLayout { architecture: "llama", interleaved_heads: true, fields: &[], complete: None }),
+    fields: "attention_bias mlp_bias",
+    tied_head: false,
+    notes: "rope scaling: linear, llama3, yarn",
+    describe: |fields, _, spec| biases(fields, spec),
+};

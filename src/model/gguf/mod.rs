@@ -1,5 +1,6 @@
 //! GGUF files, llama.cpp's format: metadata, tokenizer and (quantized) tensors in one file.
 
+mod described;
 mod header;
 mod metadata;
 mod names;

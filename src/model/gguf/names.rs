@@ -1,28 +1,41 @@
-//! Tensor names of the llama architecture in GGUF and in Hugging Face folders.
+//! Tensor names in GGUF and in Hugging Face folders.
+
+use crate::model::{DecoderSpec, NormPlacement};
 
 /// Per layer: GGUF's name, Hugging Face's name.
-const LAYER: [(&str, &str); 9] = [
+const LAYER: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
     ("attn_v", "self_attn.v_proj"),
+    ("attn_qkv", "self_attn.qkv_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
     ("attn_output", "self_attn.o_proj"),
-    ("ffn_norm", "post_attention_layernorm"),
+    ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
 const WHOLE: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
 /// `blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; `None` for a tensor that has no counterpart.
-pub(super) fn to_hugging_face(name: &str) -> Option<String> {
+pub(super) fn to_hugging_face(name: &str, decoder: &DecoderSpec) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     let Some((layer, part)) = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
         return WHOLE.iter().find(|(gguf, _)| *gguf == stem).map(|(_, hf)| format!("{hf}.{kind}"));
     };
-    LAYER.iter().find(|(gguf, _)| *gguf == part).map(|(_, hf)| format!("model.layers.{layer}.{hf}.{kind}"))
+    let in_layer = match part {
+        // The norm before the feed-forward has another name where attention has a norm behind it.
+        "ffn_norm" if decoder.norms == NormPlacement::Both => "pre_feedforward_layernorm",
+        "ffn_norm" => "post_attention_layernorm",
+        "ffn_up" if decoder.fused_projections => "mlp.gate_up_proj",
+        _ => LAYER.iter().find(|(gguf, _)| *gguf == part)?.1,
+    };
+    Some(format!("model.layers.{layer}.{in_layer}.{kind}"))
 }
 
 /// Undoes llama.cpp's reordering of q and k rows, in place.
@@ -46,13 +59,15 @@ mod tests {
 
     #[test]
     fn names_are_mapped() {
-        assert_eq!(to_hugging_face("token_embd.weight").unwrap(), "model.embed_tokens.weight");
-        assert_eq!(
-            to_hugging_face("blk.12.ffn_norm.weight").unwrap(),
-            "model.layers.12.post_attention_layernorm.weight"
-        );
-        assert_eq!(to_hugging_face("blk.0.attn_q.bias").unwrap(), "model.layers.0.self_attn.q_proj.bias");
-        assert_eq!(to_hugging_face("rope_freqs.weight"), None);
+        let mut decoder = DecoderSpec::default();
+        let name = |name: &str| to_hugging_face(name, &decoder).unwrap();
+        assert_eq!(name("token_embd.weight"), "model.embed_tokens.weight");
+        assert_eq!(name("blk.12.ffn_norm.weight"), "model.layers.12.post_attention_layernorm.weight");
+        assert_eq!(name("blk.0.attn_q.bias"), "model.layers.0.self_attn.q_proj.bias");
+        assert_eq!(to_hugging_face("rope_freqs.weight", &decoder), None);
+        decoder.norms = NormPlacement::Both;
+        let norm = to_hugging_face("blk.1.ffn_norm.weight", &decoder).unwrap();
+        assert_eq!(norm, "model.layers.1.pre_feedforward_layernorm.weight");
     }
 
     #[test]

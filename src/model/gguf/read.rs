@@ -22,6 +22,10 @@ pub struct GgufModel {
     /// Hugging Face name to the name in the file.
     names: BTreeMap<String, String>,
     head_dim: usize,
+    /// The rows of q and k are reordered.
+    interleaved_heads: bool,
+    /// Norm weights are stored plus 1, of which the model takes the difference.
+    norms_from_one: bool,
 }
 
 impl GgufModel {
@@ -32,9 +36,12 @@ impl GgufModel {
         let names = file
             .tensors
             .keys()
-            .filter_map(|name| Some((names::to_hugging_face(name)?, name.clone())))
+            .filter_map(|name| Some((names::to_hugging_face(name, &config.decoder)?, name.clone())))
             .collect();
-        Ok((Self { file, names, head_dim: config.head_dim }, config))
+        let layout = config.architecture.family().gguf.as_ref();
+        let interleaved_heads = layout.is_some_and(|layout| layout.interleaved_heads);
+        let norms_from_one = config.decoder.norms_from_one;
+        Ok((Self { file, names, head_dim: config.head_dim, interleaved_heads, norms_from_one }, config))
     }
 
     /// Rebuilds the tokenizer from the file's metadata.
@@ -68,7 +75,10 @@ impl GgufModel {
         let missing = || Error::internal(format!("{name} is not in the file"));
         let stored = self.names.get(name).ok_or_else(missing)?;
         self.file.read_into(stored, out)?;
-        if stored.contains(".attn_q.") || stored.contains(".attn_k.") {
+        if self.norms_from_one && stored.ends_with("norm.weight") {
+            out.iter_mut().for_each(|weight| *weight -= 1.0);
+        }
+        if self.interleaved_heads && (stored.contains(".attn_q.") || stored.contains(".attn_k.")) {
             let is_matrix = self.shape(name).is_some_and(|shape| shape.len() == 2);
             let row = if is_matrix { out.len() / self.rows(name) } else { 1 };
             names::unpermute_rows(out, self.head_dim, row);

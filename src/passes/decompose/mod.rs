@@ -31,17 +31,19 @@ fn plain(operation: &Operation, inputs: &[LazyTensor]) -> Result<Option<Vec<Lazy
         Op::Attention(spec) => return Ok(Some(attention::attention(inputs, spec))),
         Op::CachedAttention(spec) => attention::cached(inputs, spec),
         Op::SwiGlu => inputs[0].times(&inputs[0].sigmoid()).times(&inputs[1]),
+        Op::GeGlu => inputs[0].times(&gelu_slope(&inputs[0])).times(&inputs[1]),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(inputs, *transpose_weight, *low_rank, *residual)
         }
-        Op::ProjectedCrossEntropy => loss::projected_cross_entropy(inputs),
+        Op::ProjectedCrossEntropy { soft_cap } => loss::projected_cross_entropy(inputs, *soft_cap),
         Op::SumOfSquares => update::sum_of_squares(inputs),
         Op::AdamW(spec) => update::adamw(inputs, spec),
         Op::RmsNormGrad { .. }
         | Op::AttentionGrad(_)
         | Op::SwiGluGrad
-        | Op::ProjectedCrossEntropyGrad
-        | Op::ProjectedCrossEntropyWeightGrad => {
+        | Op::GeGluGrad
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. } => {
             return Err(Error::internal(format!(
                 "{operation:?} has no plain form: decompose before differentiating"
             )));
@@ -57,6 +59,12 @@ fn rms_norm(inputs: &[LazyTensor], epsilon: f64) -> LazyTensor {
     let mean_square = x.times(x).sum(1).affine(1.0 / width as f64, epsilon);
     let normalized = x.times(&mean_square.sqrt().reciprocal().broadcast_to(x.dims()));
     normalized.times(&weight.reshape(&[1, width]).broadcast_to(x.dims()))
+}
+
+/// gelu(x) / x = (1 + tanh(u)) / 2 = sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+fn gelu_slope(x: &LazyTensor) -> LazyTensor {
+    let twice = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    x.times(&x.times(x).affine(0.044_715 * twice, twice)).sigmoid()
 }
 
 /// (a, b) -> (a cos - b sin, b cos + a sin) for the two halves of each head.
