@@ -124,6 +124,7 @@ fn samples(operation: &Operation) -> Vec<Sample> {
             let inputs = vec![Any(vec![10, 12]), Any(vec![10, 6]), Any(vec![10, 6]), segments];
             one(operation.clone(), inputs)
         }
+        Op::AddBias => one(Op::AddBias, vec![Any(vec![3, 4]), Any(vec![4])]),
         Op::SwiGlu | Op::GeGlu => one(operation.clone(), vec![Any(vec![3, 4]), Any(vec![3, 4])]),
         Op::Linear { .. } => linear_samples(),
         Op::ProjectedCrossEntropy { .. } => {
@@ -180,6 +181,7 @@ fn every_operation() -> Vec<Operation> {
         Op::Attention(AttentionSpec { window: Some(2), ..attention() }),
         Op::Attention(AttentionSpec { soft_cap: Some(Scalar(0.6)), ..attention() }),
         Op::Attention(AttentionSpec { window: Some(3), soft_cap: Some(Scalar(1.5)), ..attention() }),
+        Op::AddBias,
         Op::SwiGlu,
         Op::GeGlu,
         linear(false, None, false),
@@ -303,7 +305,7 @@ fn every_derivative_is_the_derivative() {
         assert!(error < 1e-5, "{:?}: derivative error {error:e} in f32", sample.operation);
         tried += 1;
     }
-    assert_eq!(tried, 49, "samples were lost or added: adjust the count on purpose");
+    assert_eq!(tried, 50, "samples were lost or added: adjust the count on purpose");
 }
 
 fn derivatives(case: &Case, plain: bool) -> Vec<f64> {

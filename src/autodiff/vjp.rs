@@ -64,6 +64,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         Op::RmsNorm { .. }
         | Op::Rope { .. }
         | Op::Attention(_)
+        | Op::AddBias
         | Op::SwiGlu
         | Op::GeGlu
         | Op::Linear { .. }
@@ -106,6 +107,10 @@ fn fused(at: &Application<'_>, x: &LazyTensor, dy: &LazyTensor) -> Result<Vec<Op
             let (out, log_sum_exp) = (at.y.output(0), at.y.output(1));
             let grad = x.then(Op::AttentionGrad(*spec), &[k, v, segments, &out, &log_sum_exp, dy]);
             vec![Some(grad.output(0)), Some(grad.output(1)), Some(grad.output(2)), None]
+        }
+        Op::AddBias => {
+            let bias = at.inputs[1];
+            vec![Some(dy.clone()), at.wanted[1].then(|| dy.sum(0).reshape(bias.dims()))]
         }
         Op::SwiGlu | Op::GeGlu => {
             let gradient = if *at.operation == Op::SwiGlu { Op::SwiGluGrad } else { Op::GeGluGrad };

@@ -32,6 +32,10 @@ pub enum Command {
     Generate(GenerateArguments),
     /// Fold an adapter into its model and write a Hugging Face folder
     Merge(MergeArguments),
+    /// List the families of models that can be trained
+    Models(ModelsArguments),
+    /// Show what a model or an adapter is, without loading its weights
+    Inspect(InspectArguments),
     /// Describe the configuration file
     Config(ConfigArguments),
 }
@@ -234,6 +238,23 @@ pub struct MergeArguments {
     /// Folder to write; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelsArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// A Hugging Face folder, a .gguf file or a PEFT adapter folder
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

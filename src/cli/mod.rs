@@ -10,7 +10,9 @@ mod config;
 mod dashboard;
 mod detach;
 mod generate;
+mod inspect;
 mod merge;
+mod models;
 mod plan;
 mod printer;
 mod progress;
@@ -62,6 +64,8 @@ fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Generate(arguments) => runtime.block_on(generate::run(&arguments, printer)),
         Command::Merge(arguments) => merge::run(&arguments, printer),
+        Command::Models(arguments) => models::run(&arguments, printer),
+        Command::Inspect(arguments) => inspect::run(&arguments, printer),
         Command::Config(arguments) => config::run(&arguments, printer),
     }
 }

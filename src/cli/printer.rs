@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What a dashboard is drawn on; standard output is left to data.
 pub fn screen() -> Box<dyn Write + Send> {
@@ -51,6 +51,16 @@ impl Printer {
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
             std::process::exit(0);
         }
+    }
+
+    /// Results for programs.
+    ///
+    /// # Errors
+    /// An internal error if the value cannot be written as JSON.
+    pub fn json(&self, value: &serde_json::Value) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| Error::internal(error.to_string()))?;
+        self.data(&text);
+        Ok(())
     }
 
     /// A line for people, on standard error.

@@ -23,6 +23,12 @@ impl LazyTensor {
         self.then(Operation::Attention(spec), &[keys, values, segments]).output(0)
     }
 
+    /// Adds a bias `[d]` to every row of self [n, d].
+    #[track_caller]
+    pub fn plus_bias(&self, bias: &Self) -> Self {
+        self.then(Operation::AddBias, &[bias])
+    }
+
     /// silu(self) * up
     #[track_caller]
     pub fn swiglu(&self, up: &Self) -> Self {

@@ -191,6 +191,8 @@ pub enum Operation {
     /// (q [n, heads * head_dim], keys [capacity, kv_heads * head_dim], values, start u32 `[1]`) -> [n, heads * head_dim].
     /// Decoding: query i stands at position start + i and sees cached keys 0..=start + i. `batch` is 1, `seq` is n.
     CachedAttention(AttentionSpec),
+    /// (x [n, d], bias `[d]`) -> [n, d]: x + bias in every row.
+    AddBias,
     /// (gate [n, f], up [n, f]) -> silu(gate) * up (Shazeer 2020, arXiv:2002.05202).
     SwiGlu,
     /// (gate, up, dy) -> dgate, dup.

@@ -93,6 +93,12 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
             Ok(vec![q, k, v])
         }
         Op::CachedAttention(spec) => cached_attention(spec, arity(inputs)?).map(|t| vec![t]),
+        Op::AddBias => {
+            let [x, bias] = arity(inputs)?;
+            require(bias.shape.dims() == [x.shape.last()], "the bias must have one number per feature")?;
+            require(bias.dtype == x.dtype, "both sides need the same dtype")?;
+            matrix(&x).map(|t| vec![t])
+        }
         Op::SwiGlu | Op::GeGlu => same(&arity::<2>(inputs)?).map(|t| vec![t]),
         Op::SwiGluGrad | Op::GeGluGrad => same(&arity::<3>(inputs)?).map(|t| vec![t, t]),
         Op::Linear { transpose_weight, low_rank, residual } => {

@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod allocations;
 pub mod attention;
+pub mod bias;
 pub mod body;
 mod build;
 pub mod cross_entropy;

@@ -78,7 +78,7 @@ impl<'a> Parameters<'a> {
             return y;
         }
         let bias = self.weight(&format!("{path}.bias"), &[out]);
-        y.plus(&bias.reshape(&[1, out]).broadcast_to(y.dims()))
+        y.plus_bias(&bias)
     }
 
     /// The trained values that have been asked for, by name.

@@ -15,13 +15,16 @@ pub struct RandomInit {
     path: PathBuf,
     seed: u64,
     shapes: BTreeMap<String, Vec<usize>>,
+    /// What a norm's weight is where it multiplies by 1.
+    neutral_norm: f32,
 }
 
 impl RandomInit {
     /// `path` is the file that describes the model, named in messages.
     pub fn new(config: &ModelConfig, seed: u64, path: &Path) -> Self {
         let shapes = config.tensor_specs().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        Self { path: path.to_path_buf(), seed, shapes }
+        let neutral_norm = if config.decoder.norms_from_one { 0.0 } else { 1.0 };
+        Self { path: path.to_path_buf(), seed, shapes, neutral_norm }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -36,10 +39,10 @@ impl RandomInit {
         self.shapes.get(name).cloned()
     }
 
-    /// Norm weights are one, biases zero, everything else normal(0, 0.02).
+    /// Norm weights are neutral, biases zero, everything else normal(0, 0.02).
     pub(super) fn fill(&self, name: &str, out: &mut [f32]) {
         if name.ends_with("norm.weight") {
-            return out.fill(1.0);
+            return out.fill(self.neutral_norm);
         }
         if name.ends_with(".bias") {
             return out.fill(0.0);

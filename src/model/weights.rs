@@ -1,5 +1,6 @@
 //! A model's weights by Hugging Face name, wherever they come from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::gguf::GgufModel;
@@ -45,6 +46,20 @@ impl Weights {
             Self::Gguf(model) => model.float_type(name),
             Self::Random(random) => random.shape(name).map(|_| FloatType::F32),
         }
+    }
+
+    /// How many tensors are stored in each type, by the file's own names of types.
+    pub fn stored_types(&self) -> BTreeMap<String, usize> {
+        let mut types = BTreeMap::new();
+        for name in self.names() {
+            let kind = match self {
+                Self::Safetensors(shards) => shards.entry(&name).map(|entry| entry.type_name.clone()),
+                Self::Gguf(model) => model.type_name(&name),
+                Self::Random(_) => Some("random".to_owned()),
+            };
+            *types.entry(kind.unwrap_or_default()).or_default() += 1;
+        }
+        types
     }
 
     /// Reads a tensor as f32; see [`read_into`](Self::read_into).

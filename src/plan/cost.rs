@@ -55,7 +55,9 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
         | Op::ScatterLast { .. }
         | Op::Output(_) => 0.0,
         Op::Assign | Op::WriteRows | Op::Pack => 0.0,
-        Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::Unary(_) | Op::Binary(_) => elements,
+        Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::Unary(_) | Op::Binary(_) | Op::AddBias => {
+            elements
+        }
         Op::RopeTable(_) | Op::Affine { .. } | Op::DropoutMask { .. } => 2.0 * elements,
         Op::Reduce { .. } => input(0).elements() as f64,
         Op::ScatterRows { .. } => input(1).elements() as f64,

@@ -31,6 +31,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::Attention(_)
         | Op::AttentionGrad(_)
         | Op::CachedAttention(_)
+        | Op::AddBias
         | Op::SwiGlu
         | Op::SwiGluGrad
         | Op::GeGlu

@@ -6,6 +6,7 @@ use crate::graph::{DType, Operation};
 use crate::kernels::Kernel;
 use crate::kernels::adamw::{AdamW, AdamWStates, AdamWStep};
 use crate::kernels::attention::{Attention, AttentionGrad, AttentionGradInputs, CachedAttention};
+use crate::kernels::bias::AddBias;
 use crate::kernels::gated::{GeGlu, GeGluGrad, SwiGlu, SwiGluGrad};
 use crate::kernels::number::Element;
 use crate::kernels::rms_norm::{RmsNorm, RmsNormGrad};
@@ -54,6 +55,7 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             let qkv = [input(0)?, input(1)?, input(2)?];
             Box::new(CachedAttention::new(*spec, qkv, at.input(3)?.input(), output(0)?)?)
         }
+        Op::AddBias => Box::new(AddBias::new(input(0)?, input(1)?, output(0)?)?),
         Op::SwiGlu => Box::new(SwiGlu::new(input(0)?, input(1)?, output(0)?)?),
         Op::SwiGluGrad => Box::new(SwiGluGrad::new(input(0)?, input(1)?, input(2)?, output(0)?, output(1)?)?),
         Op::GeGlu => Box::new(GeGlu::new(input(0)?, input(1)?, output(0)?)?),

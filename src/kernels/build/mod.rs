@@ -54,6 +54,7 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         | Op::Attention(_)
         | Op::AttentionGrad(_)
         | Op::CachedAttention(_)
+        | Op::AddBias
         | Op::SwiGlu
         | Op::SwiGluGrad
         | Op::GeGlu

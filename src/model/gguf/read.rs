@@ -70,6 +70,11 @@ impl GgufModel {
         })
     }
 
+    /// ggml's name of the type that a tensor is stored in.
+    pub(crate) fn type_name(&self, name: &str) -> Option<String> {
+        Some(format!("{:?}", self.file.tensors.get(self.names.get(name)?)?.dtype))
+    }
+
     /// Reads a tensor into `out`, whose length the caller has checked.
     pub(crate) fn read_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let missing = || Error::internal(format!("{name} is not in the file"));

@@ -30,6 +30,10 @@ fn plain(operation: &Operation, inputs: &[LazyTensor]) -> Result<Option<Vec<Lazy
         Op::Rope { head_dim, inverse } => rope(inputs, *head_dim, *inverse),
         Op::Attention(spec) => return Ok(Some(attention::attention(inputs, spec))),
         Op::CachedAttention(spec) => attention::cached(inputs, spec),
+        Op::AddBias => {
+            let (x, bias) = (&inputs[0], &inputs[1]);
+            x.plus(&bias.reshape(&[1, x.shape().last()]).broadcast_to(x.dims()))
+        }
         Op::SwiGlu => inputs[0].times(&inputs[0].sigmoid()).times(&inputs[1]),
         Op::GeGlu => inputs[0].times(&gelu_slope(&inputs[0])).times(&inputs[1]),
         Op::Linear { transpose_weight, low_rank, residual } => {
