@@ -135,18 +135,26 @@ fn check_first_step(case: &str, options: CpuOptions) {
     assert_eq!(gradients.len(), wanted, "{case}: not every trained weight has a gradient");
 }
 
-const CASES: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
+const ADAPTERS: [&str; 8] = [
+    "gqa_tied",
+    "untied_odd",
+    "mha_patterns",
+    "dora",
+    "saved_modules",
+    "saved_table",
+    "embedding",
+    "embedding_dora",
+];
 
 #[test]
 fn logits_loss_and_gradients_of_fused_kernels() {
-    CASES.iter().for_each(|case| check_first_step(case, two_threads()));
+    ADAPTERS.iter().chain(&["full"]).for_each(|case| check_first_step(case, two_threads()));
 }
 
 #[test]
 fn logits_loss_and_gradients_of_plain_operations() {
-    CASES
-        .iter()
-        .for_each(|case| check_first_step(case, CpuOptions { fused_kernels: false, ..two_threads() }));
+    let plain = CpuOptions { fused_kernels: false, ..two_threads() };
+    ADAPTERS.iter().chain(&["full"]).for_each(|case| check_first_step(case, plain));
 }
 
 /// Trains with the real command and returns the run's folder.
@@ -221,7 +229,7 @@ fn check_run(case: &str) {
 
 #[test]
 fn a_run_gives_the_losses_norms_and_weights_of_peft() {
-    CASES[..3].iter().for_each(|case| check_run(case));
+    ADAPTERS.iter().for_each(|case| check_run(case));
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl DecoderSpec {
 
     /// What enters layer 0: [n, hidden].
     pub fn embedded(&self, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
-        self.embedding(parameters).embedding(&tokens.input_ids)
+        parameters.embedding(&tokens.input_ids, "model.embed_tokens", self.vocab, self.hidden)
     }
 
     /// What leaves the last of `layers`, given `x`, which enters the first: both [n, hidden].
@@ -126,15 +126,7 @@ impl DecoderSpec {
 
     /// The output projection: [vocab, hidden].
     pub fn head(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        if self.tied_head {
-            self.embedding(parameters)
-        } else {
-            parameters.weight("lm_head.weight", &[self.vocab, self.hidden])
-        }
-    }
-
-    fn embedding(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        parameters.weight("model.embed_tokens.weight", &[self.vocab, self.hidden])
+        parameters.head(self.tied_head, self.vocab, self.hidden)
     }
 
     fn norm(&self, parameters: &Parameters<'_>, x: &LazyTensor, path: &str) -> LazyTensor {

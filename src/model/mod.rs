@@ -4,6 +4,7 @@
 //! behind one [`ModelSource`], how it becomes a graph ([`DecoderSpec`], [`families`]), and how it is written back
 //! ([`export`]).
 
+mod adapted;
 pub mod config;
 mod decoder;
 pub mod export;
@@ -23,9 +24,9 @@ pub mod weights;
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use decoder::{Context, DecoderSpec, Tokens};
 pub use gguf::GgufTokenizer;
-pub use parameters::{Parameters, Trained, lora_a_name, lora_b_name, master};
+pub use parameters::{Parameters, Trained, master};
 pub use source::{ModelLocation, ModelSource, TokenizerSource};
 pub use weights::Weights;
 
-pub use crate::adapter::LinearModule;
+pub use crate::adapter::{LinearModule, lora_a_name, lora_b_name};
 pub use crate::tensor_file::{FloatType, TensorSpec};
