@@ -87,7 +87,9 @@ fn the_config_file_is_pefts() {
 #[test]
 fn unsupported_adapters_are_refused_by_name() {
     assert!(with_config("bias", json!("lora_only")).contains("bias = \"lora_only\""));
-    assert!(with_config("modules_to_save", json!(["lm_head"])).contains("modules_to_save: \"lm_head\" is no"));
+    assert!(
+        with_config("modules_to_save", json!(["lm_head"])).contains("modules_to_save: \"lm_head\" is no")
+    );
     assert!(with_config("use_dora", json!(true)).contains("lora_magnitude_vector"));
     assert!(with_config("fan_in_fan_out", json!(true)).contains("fan_in_fan_out"));
     assert!(with_config("peft_type", json!("IA3")).contains("peft_type is IA3"));

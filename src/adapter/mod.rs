@@ -50,9 +50,8 @@ impl Adaptation {
     /// Whether a head that is the token table stops being it: only one of the two is trained, or each by itself.
     pub fn unties(&self) -> bool {
         let ends = ["lm_head", "model.embed_tokens"];
-        ends.iter().any(|path| {
-            self.pairs.contains_key(*path) || self.saved.contains_key(&format!("{path}.weight"))
-        })
+        ends.iter()
+            .any(|path| self.pairs.contains_key(*path) || self.saved.contains_key(&format!("{path}.weight")))
     }
 
     /// Numbers that are trained.

@@ -128,7 +128,8 @@ impl AdapterFile {
         let &AdaptedLinear { rank, in_features, out_features, .. } = layer;
         let a = self.values(&layer.a_name(), &[rank, in_features])?;
         let b = self.values(&layer.b_name(), &[out_features, rank])?;
-        let magnitude = layer.dora.then(|| self.values(&layer.magnitude_name(), &[out_features])).transpose()?;
+        let magnitude =
+            layer.dora.then(|| self.values(&layer.magnitude_name(), &[out_features])).transpose()?;
         Ok(LoraPair { rank, in_features, out_features, a, b, magnitude })
     }
 

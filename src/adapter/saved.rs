@@ -59,10 +59,8 @@ pub(super) fn refuse_both(
 }
 
 fn nothing_matched(entry: &str, weights: &[TensorSpec]) -> Error {
-    let mut names: Vec<&str> = weights
-        .iter()
-        .filter_map(|weight| modules_above(&weight.name).next()?.rsplit('.').next())
-        .collect();
+    let mut names: Vec<&str> =
+        weights.iter().filter_map(|weight| modules_above(&weight.name).next()?.rsplit('.').next()).collect();
     names.sort_unstable();
     names.dedup();
     Error::user(format!("modules_to_save: {entry:?} is no module of the model"))

@@ -6,8 +6,8 @@ use super::progress::{counter, downloads};
 use crate::config::{self, ModelLocation, RunConfig};
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
-use crate::train::model::OpenModel;
 use crate::train::adapter;
+use crate::train::model::OpenModel;
 use crate::train::setup::open_tokenizer;
 
 /// Checks everything that can be checked without training, and goes on after a problem to find the others.

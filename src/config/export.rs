@@ -1,6 +1,8 @@
 //! A checked configuration back to TOML.
 
-use super::sections::{KNOWN_TO_INIT, ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation};
+use super::sections::{
+    KNOWN_TO_INIT, ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation,
+};
 use super::{ModelSection, RunConfig, RunLength, TrainSection};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -21,8 +23,9 @@ impl RunConfig {
             train: raw_train(&self.train),
             log: self.log.clone(),
         };
-        let failed =
-            |error: toml::ser::Error| Error::user(format!("the configuration cannot be written as TOML: {error}"));
+        let failed = |error: toml::ser::Error| {
+            Error::user(format!("the configuration cannot be written as TOML: {error}"))
+        };
         if self.adapter.init.is_none() {
             return toml::to_string_pretty(&raw).map_err(failed);
         }

@@ -23,7 +23,12 @@ impl ModelConfig {
     pub fn adaptable_modules(&self) -> Vec<LinearModule> {
         let mut modules = self.linear_modules();
         let (in_features, out_features) = (self.vocab_size, self.hidden_size);
-        modules.push(LinearModule { path: "model.embed_tokens".into(), layer: None, in_features, out_features });
+        modules.push(LinearModule {
+            path: "model.embed_tokens".into(),
+            layer: None,
+            in_features,
+            out_features,
+        });
         modules
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::adapter::{AdaptedLinear, Adaptation};
+use crate::adapter::{Adaptation, AdaptedLinear};
 use crate::graph::{ComputationGraph, DType, LazyTensor};
 
 /// What a run trains.
@@ -76,13 +76,11 @@ impl<'a> Parameters<'a> {
     #[track_caller]
     pub fn head(&self, tied: bool, vocab: usize, hidden: usize) -> LazyTensor {
         let dims = [vocab, hidden];
-        let weight = match self.trained {
-            Trained::Adapters(_) if tied && !self.trains(HEAD_WEIGHT) => {
-                self.graph.frozen(TABLE_WEIGHT, &dims, self.dtype)
-            }
-            Trained::All | Trained::Nothing if tied => self.weight(TABLE_WEIGHT, &dims),
-            Trained::Adapters(_) | Trained::All | Trained::Nothing => self.weight(HEAD_WEIGHT, &dims),
+        let apart = match self.trained {
+            Trained::Adapters(_) => self.trains(TABLE_WEIGHT) || self.trains(HEAD_WEIGHT),
+            Trained::All | Trained::Nothing => false,
         };
+        let weight = self.weight(if tied && !apart { TABLE_WEIGHT } else { HEAD_WEIGHT }, &dims);
         match self.adapter(HEAD) {
             Some((_, adapted)) => self.adapted_weight(&weight, adapted),
             None => weight,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::NamedTensors;
 use super::model::OpenModel;
-use crate::adapter::{AdaptedLinear, Adaptation, AdapterSpec, LoraPair, TargetModules, init, peft};
+use crate::adapter::{Adaptation, AdaptedLinear, AdapterSpec, LoraPair, TargetModules, init, peft};
 use crate::config::{self, AdapterSection, RunConfig};
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
@@ -32,7 +32,10 @@ pub fn described(section: &AdapterSection, model: &ModelConfig) -> Result<(Adapt
 ///
 /// # Errors
 /// As [`described`]; a data error if a weight cannot be read.
-pub(super) fn starting(config: &RunConfig, model: &OpenModel) -> Result<(AdapterSpec, Adaptation, NamedTensors)> {
+pub(super) fn starting(
+    config: &RunConfig,
+    model: &OpenModel,
+) -> Result<(AdapterSpec, Adaptation, NamedTensors)> {
     let (spec, adaptation) = described(&config.adapter, &model.source.config)?;
     if let Some(folder) = &config.adapter.init {
         let (_, values) = existing(folder, model)?;
@@ -80,7 +83,8 @@ pub(super) fn untied(trained: &Trained, model: &OpenModel) -> Option<String> {
     let Trained::Adapters(adaptation) = trained else { return None };
     let apart = model.source.config.tie_word_embeddings && adaptation.unties();
     apart.then(|| {
-        "the model's output head is its token table: the adapter changes one of them alone, as PEFT does".to_owned()
+        "the model's output head is its token table: the adapter changes one of them alone, as PEFT does"
+            .to_owned()
     })
 }
 
@@ -125,9 +129,13 @@ fn continued(section: &AdapterSection, folder: &Path, model: &ModelConfig) -> Re
         let mut changed = spec.clone();
         take(&mut changed, &wanted, key);
         if changed.adaptation(&modules, &weights).ok().as_ref() != Some(&meant) {
-            return Err(Error::user(format!("adapter.{key} contradicts the adapter in {}", folder.display())).hint(
-                format!("its adapter_config.json says otherwise: remove {key}, which then comes from there"),
-            ));
+            return Err(Error::user(format!(
+                "adapter.{key} contradicts the adapter in {}",
+                folder.display()
+            ))
+            .hint(format!(
+                "its adapter_config.json says otherwise: remove {key}, which then comes from there"
+            )));
         }
     }
     if section.given.contains(&"dropout") {

@@ -97,7 +97,7 @@ impl OpenModel {
         let source = self.source.clone();
         Arc::new(move |name, tensor| {
             let dims = tensor.shape.dims();
-            HostTensor::f32(dims, source.weights.read_f32(name, dims)?)
+            HostTensor::f32(dims, source.weights.read_f32(stored_name(&source, name), dims)?)
         })
     }
 
@@ -127,8 +127,7 @@ impl OpenModel {
     /// # Errors
     /// A data error if it cannot be read.
     pub fn weight(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
-        let tied = self.source.config.tie_word_embeddings && name == "lm_head.weight";
-        self.source.weights.read_f32(if tied { "model.embed_tokens.weight" } else { name }, dims)
+        self.source.weights.read_f32(stored_name(&self.source, name), dims)
     }
 
     /// Numbers in all weights.
@@ -140,6 +139,12 @@ impl OpenModel {
     pub fn folder(&self) -> Option<&PathBuf> {
         self.source.folder.as_ref()
     }
+}
+
+/// Where a weight is stored: a tied head is the token table.
+fn stored_name<'a>(source: &ModelSource, name: &'a str) -> &'a str {
+    let tied = source.config.tie_word_embeddings && name == "lm_head.weight";
+    if tied { "model.embed_tokens.weight" } else { name }
 }
 
 fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {

@@ -6,9 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::OpenModel;
 use super::{NamedTensors, Trainer};
-use crate::adapter::{
-    AdaptedLinear, Adaptation, AdapterSpec, AdapterWeights, LoraPair, SavedWeight, peft,
-};
+use crate::adapter::{Adaptation, AdaptedLinear, AdapterSpec, AdapterWeights, LoraPair, SavedWeight, peft};
 use crate::checkpoint::{
     self, CheckpointContents, NamedTensor, RunState, TrainerState, TrainingState, atomic,
 };

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::model::{OpenModel, open_executor};
 use super::adapter;
+use super::model::{OpenModel, open_executor};
 use super::prefix;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
