@@ -97,6 +97,68 @@ CASES = {
             "alpha_pattern": {"v_proj": 5, "layers.2.mlp.down_proj": 9},
         },
     },
+    # DoRA with biases nowhere and an odd rank; the magnitudes are away from their starting values.
+    "dora": {
+        "seed": 5,
+        "steps": 10,
+        "lengths": [8, 11, 6],
+        "config": {
+            "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 36, "num_attention_heads": 3,
+            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 60, "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        },
+        "lora": {"r": 3, "lora_alpha": 5, "target_modules": "all-linear", "use_dora": True},
+    },
+    # Modules trained in full beside the pairs: the head of an untied model and all norms ("norm" ends every norm's path).
+    "saved_modules": {
+        "seed": 6,
+        "steps": 10,
+        "lengths": [7, 10],
+        "config": {
+            "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 36, "num_attention_heads": 3,
+            "num_key_value_heads": 3, "head_dim": 8, "vocab_size": 57, "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        },
+        "lora": {
+            "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head", "norm"],
+        },
+    },
+    # A tied model whose token table is trained in full: PEFT trains a copy, the head stays.
+    "saved_table": {
+        "seed": 7,
+        "steps": 8,
+        "lengths": [7, 10],
+        "config": {
+            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 57, "rope_theta": 10000.0,
+            "tie_word_embeddings": True,
+        },
+        "lora": {"r": 2, "lora_alpha": 4, "target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"]},
+    },
+    # Pairs on the token table and on the output head.
+    "embedding": {
+        "seed": 8,
+        "steps": 8,
+        "lengths": [9, 6],
+        "config": {
+            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 53, "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        },
+        "lora": {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"]},
+    },
+    # The same with DoRA.
+    "embedding_dora": {
+        "seed": 9,
+        "steps": 8,
+        "lengths": [9, 6],
+        "config": {
+            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 53, "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        },
+        "lora": {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"], "use_dora": True},
+    },
     # Every weight trained: embedding shared with the head, projections and norms.
     "full": {
         "seed": 4,
@@ -246,13 +308,19 @@ def write_adapter(folder, base, case, generator):
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "lora_" in name:
-                weight.copy_(0.15 * torch.randn(weight.shape, generator=generator))
+            noise = torch.randn(weight.shape, generator=generator) if weight.requires_grad else None
+            if "lora_magnitude_vector" in name:
+                weight.mul_(1.0 + 0.2 * noise)
+            elif "lora_" in name:
+                weight.copy_(0.15 * noise)
+            elif weight.requires_grad:
+                weight.add_(0.1 * noise)
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     saved = json.loads((folder / "adapter_config.json").read_text())
     saved["base_model_name_or_path"] = f"tests/goldens/{base.parent.name}/base"
-    saved["target_modules"] = sorted(saved["target_modules"])
+    for key in ["target_modules", "modules_to_save"]:
+        saved[key] = sorted(saved[key]) if saved[key] else saved[key]
     write_json(folder / "adapter_config.json", saved)
 
 
@@ -387,9 +455,11 @@ def load_model(folder, dtype):
 
 def trained(model):
     """Checkpoint key -> trained parameter."""
-    return {
-        name.replace(".default.", "."): weight for name, weight in model.named_parameters() if weight.requires_grad
-    }
+    def key(name):
+        saved = name.replace(".modules_to_save.default.", ".").replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
+        return saved.removesuffix(".default").replace(".default.", ".")
+
+    return {key(name): weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def mean_loss(logits, labels):

@@ -37,10 +37,12 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
         alpha: 5.0,
         dropout,
         use_rslora: false,
+        use_dora: false,
         target_modules: TargetModules::AllLinear,
         layers_to_transform: None,
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        modules_to_save: Vec::new(),
     };
     let layers = spec.resolve(&source.config.linear_modules()).unwrap();
     let mut random = Random::new(11);

@@ -138,7 +138,16 @@ fn check_first_step(case: &str, base: &str, options: CpuOptions) {
     assert_eq!(gradients.len(), wanted, "{case}: not every trained weight has a gradient");
 }
 
-const LLAMA: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
+const ADAPTERS: [&str; 8] = [
+    "gqa_tied",
+    "untied_odd",
+    "mha_patterns",
+    "dora",
+    "saved_modules",
+    "saved_table",
+    "embedding",
+    "embedding_dora",
+];
 const FAMILIES: [&str; 11] = [
     "llama3_rope",
     "llama_yarn",
@@ -155,16 +164,20 @@ const FAMILIES: [&str; 11] = [
 /// Of these there is a GGUF file too.
 const GGUF: [&str; 8] = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "gemma2", "gemma3"];
 
+/// Cases with an adapter.
+fn adapted() -> impl Iterator<Item = &'static str> {
+    ADAPTERS.into_iter().chain(FAMILIES)
+}
+
 #[test]
 fn logits_loss_and_gradients_of_fused_kernels() {
-    LLAMA.iter().chain(&FAMILIES).for_each(|case| check_first_step(case, "base", two_threads()));
+    adapted().chain(["full"]).for_each(|case| check_first_step(case, "base", two_threads()));
 }
 
 #[test]
 fn logits_loss_and_gradients_of_plain_operations() {
-    LLAMA.iter().chain(&FAMILIES).for_each(|case| {
-        check_first_step(case, "base", CpuOptions { fused_kernels: false, ..two_threads() })
-    });
+    let plain = CpuOptions { fused_kernels: false, ..two_threads() };
+    adapted().chain(["full"]).for_each(|case| check_first_step(case, "base", plain));
 }
 
 #[test]
@@ -244,7 +257,7 @@ fn check_run(case: &str) {
 
 #[test]
 fn a_run_gives_the_losses_norms_and_weights_of_peft() {
-    LLAMA[..3].iter().chain(&FAMILIES).for_each(|case| check_run(case));
+    adapted().for_each(check_run);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn deep(layers: usize, spec: &AdapterSpec) -> StepBuilder {
             let path = format!("model.layers.{layer}.{path}");
             Some((path.clone(), AdaptedLinear { path, ..linear.clone() }))
         };
-        adapted.iter().filter_map(renamed).collect::<Vec<_>>()
+        adapted.pairs.iter().filter_map(renamed).collect::<Vec<_>>()
     };
     let trained = Trained::Adapters((0..layers).flat_map(of_layer).collect());
     let mut builder = builder(&model, trained);

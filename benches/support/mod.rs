@@ -28,10 +28,12 @@ pub fn adapters(config: &ModelConfig) -> Result<BTreeMap<String, AdaptedLinear>>
         alpha: 16.0,
         dropout: 0.0,
         use_rslora: false,
+        use_dora: false,
         target_modules: TargetModules::AllLinear,
         layers_to_transform: None,
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        modules_to_save: Vec::new(),
     };
     let layers = spec.resolve(&config.linear_modules())?;
     Ok(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
@@ -45,7 +47,7 @@ pub fn step_builder(
 ) -> StepBuilder {
     StepBuilder {
         decoder: families::decoder(config),
-        trained: Trained::Adapters(adapters),
+        trained: Trained::Adapters(adapters.into_iter().collect()),
         dtype: DType::F32,
         optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 },
         max_positions,

@@ -1,5 +1,6 @@
 //! Initial values of a LoRA pair.
 
+use super::ModuleKind;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -25,6 +26,33 @@ pub fn initial_a(seed: u64, path: &str, rank: usize, in_features: usize) -> Vec<
     (0..rank * in_features).map(|_| (2.0 * uniform(&mut stream) - 1.0) * bound).collect()
 }
 
+/// Standard normal numbers (Box and Muller 1958), which is how PEFT starts an embedding's B; its A starts at zero.
+pub fn normal(seed: u64, name: &str, count: usize) -> Vec<f32> {
+    let mut stream = named_stream(seed, name);
+    let mut pair = || {
+        // 1 - u is never 0.
+        let radius = (-2.0 * (1.0 - uniform(&mut stream)).ln()).sqrt();
+        let angle = std::f32::consts::TAU * uniform(&mut stream);
+        [radius * angle.cos(), radius * angle.sin()]
+    };
+    (0..count.div_ceil(2)).flat_map(|_| pair()).take(count).collect()
+}
+
+/// DoRA's magnitude `[out]` before the first step: the length of the weights of each output feature of a module whose
+/// pair still changes nothing.
+pub fn initial_magnitude(weight: &[f32], kind: ModuleKind, out_features: usize) -> Vec<f32> {
+    let mut squares = vec![0.0; out_features];
+    let in_features = weight.len() / out_features.max(1);
+    for (index, &value) in weight.iter().enumerate() {
+        let feature = match kind {
+            ModuleKind::Linear => index / in_features,
+            ModuleKind::Embedding => index % out_features,
+        };
+        squares[feature] += f64::from(value) * f64::from(value);
+    }
+    squares.into_iter().map(|square: f64| square.sqrt() as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +66,22 @@ mod tests {
         let variance = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
         assert!(mean.abs() < 0.01, "{mean}");
         assert!((variance - bound * bound / 3.0).abs() < 5e-4, "{variance}");
+    }
+
+    #[test]
+    fn normal_numbers_have_mean_0_and_variance_1() {
+        let values = normal(1, "b", 4001);
+        let mean = values.iter().sum::<f32>() / 4001.0;
+        let variance = values.iter().map(|value| value * value).sum::<f32>() / 4001.0;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.06, "{mean} {variance}");
+    }
+
+    #[test]
+    fn the_magnitude_is_the_length_of_rows_or_columns() {
+        let weight = [3.0, 0.0, 4.0, 2.0, 1.0, 2.0];
+        assert_eq!(initial_magnitude(&weight, ModuleKind::Linear, 2), [5.0, 3.0]);
+        let columns = initial_magnitude(&weight, ModuleKind::Embedding, 3);
+        assert_eq!(columns, [13f32.sqrt(), 1.0, 20f32.sqrt()]);
     }
 
     #[test]

@@ -1,20 +1,84 @@
-//! LoRA adapters: which layers they adapt ([`spec`]), how they start ([`init`]), how they are stored ([`peft`]) and
-//! how they are folded into a model ([`merge`]).
+//! Adapters: which modules they train ([`spec`], [`saved`]), how they start ([`init`]), how they are stored ([`peft`])
+//! and how they are folded into a model ([`merge`]).
 
 pub mod init;
 pub mod merge;
 mod model_card;
 mod modules;
+mod names;
 pub mod peft;
 mod peft_config;
+mod saved;
 pub mod spec;
 
 use std::collections::BTreeMap;
 
-pub use modules::LinearModule;
+pub use modules::{LinearModule, ModuleKind};
+pub use names::{lora_a_name, lora_b_name};
 pub use spec::{AdaptedLinear, AdapterSpec, TargetModules};
 
-/// A LoRA pair: the layer's output gains `scale * B (A x)`.
+use crate::error::Result;
+use crate::tensor_file::TensorSpec;
+
+/// What an adapter trains in a model.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Adaptation {
+    /// Modules with a LoRA pair, by path.
+    pub pairs: BTreeMap<String, AdaptedLinear>,
+    /// Shapes of the weights that are trained in full, by name.
+    pub saved: BTreeMap<String, Vec<usize>>,
+}
+
+impl FromIterator<(String, AdaptedLinear)> for Adaptation {
+    fn from_iter<I: IntoIterator<Item = (String, AdaptedLinear)>>(pairs: I) -> Self {
+        Self { pairs: pairs.into_iter().collect(), saved: BTreeMap::new() }
+    }
+}
+
+impl Adaptation {
+    /// The lowest of `layers` decoder layers with something that is trained: 0 where the token table is, `layers` where
+    /// only what lies above them is.
+    pub fn lowest_layer(&self, layers: usize) -> usize {
+        let of_pair = |module: &AdaptedLinear| match module.kind {
+            ModuleKind::Linear => module.layer.unwrap_or(layers),
+            ModuleKind::Embedding => 0,
+        };
+        let pairs = self.pairs.values().map(of_pair);
+        pairs.chain(self.saved.keys().map(|name| saved::layer_of(name, layers))).min().unwrap_or(layers)
+    }
+
+    /// Whether a head that is the token table stops being it: only one of the two is trained, or each by itself.
+    pub fn unties(&self) -> bool {
+        let ends = ["lm_head", "model.embed_tokens"];
+        ends.iter()
+            .any(|path| self.pairs.contains_key(*path) || self.saved.contains_key(&format!("{path}.weight")))
+    }
+
+    /// Numbers that are trained.
+    pub fn parameters(&self) -> usize {
+        let of_pair = |module: &AdaptedLinear| {
+            let magnitude = if module.dora { module.out_features } else { 0 };
+            module.rank * (module.in_features + module.out_features) + magnitude
+        };
+        let saved: usize = self.saved.values().map(|shape| shape.iter().product::<usize>()).sum();
+        self.pairs.values().map(of_pair).sum::<usize>() + saved
+    }
+}
+
+impl AdapterSpec {
+    /// Applies the rules to a model with these modules and weights.
+    ///
+    /// # Errors
+    /// A user error as of [`AdapterSpec::resolve`], or for an entry of `modules_to_save` that names no weight.
+    pub fn adaptation(&self, modules: &[LinearModule], weights: &[TensorSpec]) -> Result<Adaptation> {
+        let saved = self.saved_weights(weights)?;
+        let pairs = self.resolve(modules)?.into_iter().map(|module| (module.path.clone(), module)).collect();
+        saved::refuse_both(&pairs, &saved)?;
+        Ok(Adaptation { pairs, saved })
+    }
+}
+
+/// A LoRA pair: the layer's output gains `scale * B (A x)`. With DoRA the sum is then scaled by `magnitude / |W + scale B A|`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraPair {
     pub rank: usize,
@@ -24,20 +88,39 @@ pub struct LoraPair {
     pub a: Vec<f32>,
     /// `[out_features, rank]`, row-major.
     pub b: Vec<f32>,
+    /// DoRA's length of each output feature's weights, `[out_features]`.
+    pub magnitude: Option<Vec<f32>>,
 }
 
 impl LoraPair {
-    /// A pair at its start: random A, zero B.
-    pub fn initial(seed: u64, linear: &AdaptedLinear) -> Self {
-        Self {
-            rank: linear.rank,
-            in_features: linear.in_features,
-            out_features: linear.out_features,
-            a: init::initial_a(seed, &linear.path, linear.rank, linear.in_features),
-            b: vec![0.0; linear.out_features * linear.rank],
-        }
+    /// A pair at its start, which changes nothing: one side random, the other zero. DoRA's magnitude comes from the
+    /// weight ([`init::initial_magnitude`]) and is left out.
+    pub fn initial(seed: u64, module: &AdaptedLinear) -> Self {
+        let &AdaptedLinear { rank, in_features, out_features, .. } = module;
+        let (a, b) = match module.kind {
+            ModuleKind::Linear => {
+                (init::initial_a(seed, &module.path, rank, in_features), vec![0.0; out_features * rank])
+            }
+            ModuleKind::Embedding => {
+                (vec![0.0; rank * in_features], init::normal(seed, &module.b_name(), out_features * rank))
+            }
+        };
+        Self { rank, in_features, out_features, a, b, magnitude: None }
     }
 }
 
-/// An adapter's values by module path.
-pub type AdapterWeights = BTreeMap<String, LoraPair>;
+/// A weight that is stored with the adapter in full.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedWeight {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// An adapter's values.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AdapterWeights {
+    /// By module path.
+    pub pairs: BTreeMap<String, LoraPair>,
+    /// By the name of the weight.
+    pub saved: BTreeMap<String, SavedWeight>,
+}

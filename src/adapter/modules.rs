@@ -1,11 +1,20 @@
-//! The linear layers of a model, as an adapter sees them.
+//! The modules of a model that can carry a LoRA pair, as an adapter sees them.
 
-/// A linear layer: `output = input x weight^T`, weight `[out_features, in_features]`.
+/// How a module uses its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// `output = input x weight^T`, weight `[out_features, in_features]`.
+    Linear,
+    /// `output = weight[id]`, weight `[in_features, out_features]`: the vocabulary comes in, hidden states go out.
+    Embedding,
+}
+
+/// A linear layer, `output = input x weight^T` with weight `[out_features, in_features]`, or the token table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinearModule {
     /// Dotted path as Hugging Face names it: `model.layers.0.self_attn.q_proj`.
     pub path: String,
-    /// Index of the decoder layer; `None` for the output head.
+    /// Index of the decoder layer; `None` for the output head and the token table.
     pub layer: Option<usize>,
     pub in_features: usize,
     pub out_features: usize,
@@ -17,8 +26,13 @@ impl LinearModule {
         self.path.rsplit('.').next().unwrap_or(&self.path)
     }
 
-    /// Whether this is the projection to the vocabulary, which "all-linear" leaves out.
-    pub fn is_output_head(&self) -> bool {
-        self.layer.is_none()
+    /// The token table has the same name in every family.
+    pub fn kind(&self) -> ModuleKind {
+        if self.name() == "embed_tokens" { ModuleKind::Embedding } else { ModuleKind::Linear }
+    }
+
+    /// Whether "all-linear" takes it: neither the token table nor the projection to the vocabulary.
+    pub fn is_inner_linear(&self) -> bool {
+        self.layer.is_some() && self.kind() == ModuleKind::Linear
     }
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use super::peft_config::PeftConfig;
-use super::{AdaptedLinear, AdapterSpec, AdapterWeights, LinearModule, LoraPair, model_card, peft_config};
+use super::{
+    AdaptedLinear, AdapterSpec, AdapterWeights, LinearModule, LoraPair, SavedWeight, model_card, peft_config,
+};
 use crate::error::{Error, Result, ResultExt};
 use crate::tensor_file::{FloatType, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// An adapter that fits a model: the layers in the model's order, and their values.
+/// An adapter that fits a model: the modules with a pair in the model's order, and all values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     pub config: PeftConfig,
@@ -19,16 +21,26 @@ pub struct Adapter {
     pub weights: AdapterWeights,
 }
 
-/// Writes the three files into an existing folder; values are stored as f32, names sorted.
-pub fn write(folder: &Path, spec: &AdapterSpec, base_model: &str, weights: &AdapterWeights) -> Result<()> {
+/// Writes the three files into an existing folder; values are stored as f32, names sorted. `layers` are the modules that
+/// the pairs belong to.
+///
+/// # Errors
+/// A data error if a file cannot be written, an internal one if a module has no pair.
+pub fn write(
+    folder: &Path,
+    spec: &AdapterSpec,
+    base_model: &str,
+    layers: &[AdaptedLinear],
+    weights: &AdapterWeights,
+) -> Result<()> {
     let names: BTreeSet<_> =
-        weights.keys().map(|path| path.rsplit('.').next().unwrap_or(path).to_owned()).collect();
+        layers.iter().map(|layer| layer.path.rsplit('.').next().unwrap_or(&layer.path).to_owned()).collect();
     let names: Vec<_> = names.into_iter().collect();
     let config = serde_json::to_string_pretty(&peft_config::to_json(spec, base_model, &names))
         .map_err(|error| Error::internal(error.to_string()))?;
     write_text(folder, peft_config::FILE, &(config + "\n"))?;
     write_text(folder, "README.md", &model_card::model_card(spec, base_model))?;
-    write_weights(&folder.join(WEIGHTS), weights)
+    write_weights(&folder.join(WEIGHTS), layers, weights)
 }
 
 fn write_text(folder: &Path, name: &str, text: &str) -> Result<()> {
@@ -36,11 +48,21 @@ fn write_text(folder: &Path, name: &str, text: &str) -> Result<()> {
     std::fs::write(&path, text).context(|| format!("writing {}", path.display()))
 }
 
-fn write_weights(path: &Path, weights: &AdapterWeights) -> Result<()> {
-    let mut tensors = Vec::new();
-    for (module, pair) in weights {
-        tensors.push((name_of(module, 'A'), [pair.rank, pair.in_features], &pair.a));
-        tensors.push((name_of(module, 'B'), [pair.out_features, pair.rank], &pair.b));
+fn write_weights(path: &Path, layers: &[AdaptedLinear], weights: &AdapterWeights) -> Result<()> {
+    let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+    for layer in layers {
+        let pair = weights
+            .pairs
+            .get(&layer.path)
+            .ok_or_else(|| Error::internal(format!("{} has no pair", layer.path)))?;
+        tensors.push((key(&layer.a_name()), vec![pair.rank, pair.in_features], &pair.a));
+        tensors.push((key(&layer.b_name()), vec![pair.out_features, pair.rank], &pair.b));
+        if let Some(magnitude) = &pair.magnitude {
+            tensors.push((key(&layer.magnitude_name()), vec![pair.out_features], magnitude));
+        }
+    }
+    for (name, saved) in &weights.saved {
+        tensors.push((key(name), saved.shape.clone(), &saved.values));
     }
     tensors.sort_by(|(left, ..), (right, ..)| left.cmp(right));
     let header =
@@ -52,59 +74,91 @@ fn write_weights(path: &Path, weights: &AdapterWeights) -> Result<()> {
     writer.finish()
 }
 
-fn name_of(module: &str, side: char) -> String {
-    format!("{PREFIX}{module}.lora_{side}.weight")
+/// The key of an adapter's tensor in the file.
+fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
 }
 
 /// Reads only the configuration of the adapter in `folder`.
+///
+/// # Errors
+/// A data error if it is missing, damaged, or asks for something unsupported.
 pub fn read_config(folder: &Path) -> Result<PeftConfig> {
     peft_config::read(folder)
 }
 
-/// Reads an adapter for a model with these linear layers.
+/// Reads an adapter for a model with these modules and weights.
 ///
-/// The file must hold exactly the pairs that the configuration asks for, in the right shapes, and finite.
-pub fn read(folder: &Path, modules: &[LinearModule]) -> Result<Adapter> {
+/// The file must hold exactly what the configuration asks for, in the right shapes, and finite.
+///
+/// # Errors
+/// A data error that says what does not fit.
+pub fn read(folder: &Path, modules: &[LinearModule], model: &[TensorSpec]) -> Result<Adapter> {
     let config = peft_config::read(folder)?;
     let doing = || format!("reading the adapter {}", folder.display());
-    let layers = config.spec.resolve(modules).context(doing)?;
+    let adaptation = config.spec.adaptation(modules, model).context(doing)?;
     let path = folder.join(WEIGHTS);
     if !path.exists() && folder.join("adapter_model.bin").exists() {
         return Err(Error::data(format!("{} holds only the pickled adapter_model.bin", folder.display()))
             .hint("load it with PEFT and save it with safe_serialization=True"));
     }
-    let file = SafetensorsFile::open(&path)?;
-    let mut weights = AdapterWeights::new();
-    for linear in &layers {
-        weights.insert(linear.path.clone(), read_pair(&file, linear).context(doing)?);
+    let mut file = AdapterFile { file: SafetensorsFile::open(&path)?, met: BTreeSet::new() };
+    let layers: Vec<AdaptedLinear> =
+        modules.iter().filter_map(|module| adaptation.pairs.get(&module.path).cloned()).collect();
+    let mut weights = AdapterWeights::default();
+    for layer in &layers {
+        weights.pairs.insert(layer.path.clone(), file.pair(layer).context(doing)?);
     }
-    refuse_extra(&file, &weights).context(doing)?;
+    for (name, shape) in adaptation.saved {
+        let values = file.values(&name, &shape).context(doing)?;
+        weights.saved.insert(name, SavedWeight { shape, values });
+    }
+    file.refuse_rest(&layers).context(doing)?;
     Ok(Adapter { config, layers, weights })
 }
 
-fn read_pair(file: &SafetensorsFile, linear: &AdaptedLinear) -> Result<LoraPair> {
-    let &AdaptedLinear { rank, in_features, out_features, .. } = linear;
-    let read = |side, shape: [usize; 2]| -> Result<Vec<f32>> {
-        let name = name_of(&linear.path, side);
-        let values = file.read_f32(&name, &shape).map_err(|error| {
-            error.hint("the adapter belongs to another base model, or its rank was changed by hand")
-        })?;
-        match values.iter().find(|value| !value.is_finite()) {
-            Some(value) => Err(Error::data(format!("{name} holds {value}"))),
-            None => Ok(values),
-        }
-    };
-    let a = read('A', [rank, in_features])?;
-    let b = read('B', [out_features, rank])?;
-    Ok(LoraPair { rank, in_features, out_features, a, b })
+/// The file of an adapter's values, and which of them have been asked for.
+struct AdapterFile {
+    file: SafetensorsFile,
+    met: BTreeSet<String>,
 }
 
-fn refuse_extra(file: &SafetensorsFile, weights: &AdapterWeights) -> Result<()> {
-    let known: BTreeSet<_> =
-        weights.keys().flat_map(|path| [name_of(path, 'A'), name_of(path, 'B')]).collect();
-    match file.entries().keys().find(|name| !known.contains(*name)) {
-        None => Ok(()),
-        Some(name) => Err(Error::data(format!("{} has the unexpected tensor {name}", file.path().display()))
-            .hint("the adapter trains something other than LoRA pairs, or belongs to another base model")),
+impl AdapterFile {
+    fn pair(&mut self, layer: &AdaptedLinear) -> Result<LoraPair> {
+        let &AdaptedLinear { rank, in_features, out_features, .. } = layer;
+        let a = self.values(&layer.a_name(), &[rank, in_features])?;
+        let b = self.values(&layer.b_name(), &[out_features, rank])?;
+        let magnitude =
+            layer.dora.then(|| self.values(&layer.magnitude_name(), &[out_features])).transpose()?;
+        Ok(LoraPair { rank, in_features, out_features, a, b, magnitude })
+    }
+
+    fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let name = key(name);
+        let values = self.file.read_f32(&name, shape).map_err(|error| {
+            error.hint("the adapter belongs to another base model, or its rank was changed by hand")
+        })?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::data(format!("{name} holds {value}")));
+        }
+        self.met.insert(name);
+        Ok(values)
+    }
+
+    /// PEFT stores the frozen table, `[vocab, hidden]`, beside the pair of a token table or an output head.
+    fn is_base_copy(&self, name: &str, shape: &[usize], layers: &[AdaptedLinear]) -> bool {
+        layers.iter().filter(|layer| layer.layer.is_none()).any(|layer| {
+            name == key(&format!("{}.base_layer.weight", layer.path)) && shape == layer.weight_dims()
+        })
+    }
+
+    fn refuse_rest(&self, layers: &[AdaptedLinear]) -> Result<()> {
+        let extra = self.file.entries().iter().find(|(name, entry)| {
+            !self.met.contains(*name) && !self.is_base_copy(name, &entry.shape, layers)
+        });
+        let Some((name, _)) = extra else { return Ok(()) };
+        Err(Error::data(format!("{} has the unexpected tensor {name}", self.file.path().display())).hint(
+            "the adapter trains something that its adapter_config.json does not say, or belongs to another base model",
+        ))
     }
 }

@@ -41,14 +41,14 @@ pub(super) fn to_json(spec: &AdapterSpec, base_model: &str, module_names: &[Stri
         "layers_to_transform": spec.layers_to_transform,
         "lora_alpha": number(spec.alpha),
         "lora_dropout": spec.dropout,
-        "modules_to_save": null,
+        "modules_to_save": (!spec.modules_to_save.is_empty()).then_some(&spec.modules_to_save),
         "peft_type": "LORA",
         "r": spec.r,
         "rank_pattern": spec.rank_pattern,
         "revision": null,
         "target_modules": target_modules,
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
+        "use_dora": spec.use_dora,
         "use_rslora": spec.use_rslora,
     })
 }
@@ -71,11 +71,9 @@ pub(super) fn read(folder: &Path) -> Result<PeftConfig> {
 }
 
 /// Fields that must be absent, null, false, "none" or empty, and what to do when they are not.
-const UNSUPPORTED: [(&str, &str); 23] = [
-    ("use_dora", "DoRA adapters are not supported: merge the adapter with PEFT first"),
+const UNSUPPORTED: [(&str, &str); 21] = [
     ("bias", "adapters that train biases are not supported: merge the adapter with PEFT first"),
     ("fan_in_fan_out", "weights that are stored transposed are not supported"),
-    ("modules_to_save", "fully trained modules are not supported: merge the adapter with PEFT first"),
     ("lora_bias", "adapters with a bias on B are not supported"),
     ("layers_pattern", "name the layers in target_modules instead"),
     ("exclude_modules", "name the layers in target_modules instead"),
@@ -114,11 +112,13 @@ impl Fields<'_> {
             r: self.whole("r")?,
             alpha: self.number("lora_alpha")?,
             dropout: self.0.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
-            use_rslora: self.0.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            use_rslora: self.flag("use_rslora"),
+            use_dora: self.flag("use_dora"),
             target_modules: self.target_modules()?,
             layers_to_transform: self.layers()?,
             rank_pattern: self.pattern("rank_pattern")?,
             alpha_pattern: self.pattern("alpha_pattern")?,
+            modules_to_save: self.list("modules_to_save")?,
         };
         let base_model = self.0.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned);
         Ok(PeftConfig { spec, base_model })
@@ -147,6 +147,19 @@ impl Fields<'_> {
             ));
         }
         Ok(())
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self.0.get(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn list(&self, key: &str) -> Result<Vec<String>> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(list) => {
+                serde_json::from_value(list.clone()).map_err(|error| Error::data(format!("{key}: {error}")))
+            }
+        }
     }
 
     fn whole(&self, key: &str) -> Result<usize> {

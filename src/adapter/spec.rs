@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 
-use super::LinearModule;
+use super::{LinearModule, ModuleKind};
 use crate::error::{Error, Result};
 
 /// Which linear layers get a LoRA pair.
@@ -26,6 +26,8 @@ pub struct AdapterSpec {
     pub dropout: f64,
     /// Scale by alpha / sqrt(r) instead of alpha / r.
     pub use_rslora: bool,
+    /// Train the length of each output feature's weights apart from their direction (Liu et al. 2024, arXiv:2402.09353).
+    pub use_dora: bool,
     pub target_modules: TargetModules,
     /// Only these decoder layers; `None` is all of them.
     pub layers_to_transform: Option<Vec<usize>>,
@@ -33,12 +35,15 @@ pub struct AdapterSpec {
     pub rank_pattern: BTreeMap<String, usize>,
     /// Alpha by module, keyed like `rank_pattern`.
     pub alpha_pattern: BTreeMap<String, f64>,
+    /// Modules that are trained in full: paths, or ends of paths.
+    pub modules_to_save: Vec<String>,
 }
 
-/// A linear layer with the adapter that it gets.
+/// A linear layer, or the token table, with the adapter that it gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdaptedLinear {
     pub path: String,
+    pub kind: ModuleKind,
     pub layer: Option<usize>,
     pub in_features: usize,
     pub out_features: usize,
@@ -47,10 +52,11 @@ pub struct AdaptedLinear {
     /// Factor on B x A: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
     pub scale: f64,
     pub dropout: f64,
+    pub dora: bool,
 }
 
 impl AdapterSpec {
-    /// Applies the rules to a model's linear layers, keeping their order.
+    /// Applies the rules to a model's modules, keeping their order.
     ///
     /// Rules that match nothing, a bad pattern, or a rank, alpha or dropout out of range are user errors.
     pub fn resolve(&self, modules: &[LinearModule]) -> Result<Vec<AdaptedLinear>> {
@@ -59,13 +65,16 @@ impl AdapterSpec {
         let ranks = patterns("rank_pattern", &self.rank_pattern)?;
         let alphas = patterns("alpha_pattern", &self.alpha_pattern)?;
         let mut adapted = Vec::new();
-        for module in modules.iter().filter(|module| self.transforms_layer(module) && target.matches(module))
-        {
+        let wanted = |module: &&LinearModule| {
+            self.transforms_layer(module) && target.matches(module) && !self.saves(&module.path)
+        };
+        for module in modules.iter().filter(wanted) {
             let rank = lookup(&ranks, &module.path).unwrap_or(self.r);
             let alpha = lookup(&alphas, &module.path).unwrap_or(self.alpha);
             let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
             adapted.push(AdaptedLinear {
                 path: module.path.clone(),
+                kind: module.kind(),
                 layer: module.layer,
                 in_features: module.in_features,
                 out_features: module.out_features,
@@ -73,6 +82,7 @@ impl AdapterSpec {
                 alpha,
                 scale: alpha / divisor,
                 dropout: self.dropout,
+                dora: self.use_dora,
             });
         }
         if adapted.is_empty() { Err(self.nothing_matched(modules)) } else { Ok(adapted) }
@@ -121,6 +131,16 @@ impl AdapterSpec {
     }
 }
 
+impl AdaptedLinear {
+    /// Shape of the module's own weight.
+    pub fn weight_dims(&self) -> [usize; 2] {
+        match self.kind {
+            ModuleKind::Linear => [self.out_features, self.in_features],
+            ModuleKind::Embedding => [self.in_features, self.out_features],
+        }
+    }
+}
+
 impl std::fmt::Display for TargetModules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -148,7 +168,7 @@ impl<'a> Target<'a> {
 
     fn matches(&self, module: &LinearModule) -> bool {
         match self {
-            Self::AllLinear => !module.is_output_head(),
+            Self::AllLinear => module.is_inner_linear(),
             Self::List(names) => names.iter().any(|name| {
                 module
                     .path

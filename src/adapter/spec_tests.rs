@@ -20,10 +20,12 @@ fn spec(target_modules: TargetModules) -> AdapterSpec {
         alpha: 8.0,
         dropout: 0.0,
         use_rslora: false,
+        use_dora: false,
         target_modules,
         layers_to_transform: None,
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        modules_to_save: Vec::new(),
     }
 }
 

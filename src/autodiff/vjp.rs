@@ -29,6 +29,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         Op::AttentionMask { .. }
         | Op::CacheMask { .. }
         | Op::DropoutMask { .. }
+        | Op::Detach
         | Op::Binary(Binary::Equal) => {
             vec![None; at.inputs.len()]
         }

@@ -6,8 +6,9 @@ use super::progress::{counter, downloads};
 use crate::config::{self, ModelLocation, RunConfig};
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
+use crate::train::adapter;
 use crate::train::model::OpenModel;
-use crate::train::setup::{adapter_spec, open_tokenizer};
+use crate::train::setup::open_tokenizer;
 
 /// Checks everything that can be checked without training, and goes on after a problem to find the others.
 pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
@@ -21,11 +22,10 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
     if let Some(model) = &model {
         printer.data(&format!("model          {} parameters, {}", model.parameters(), model.name));
         if config.adapter.method == config::Method::Lora {
-            let modules = model.source.config.linear_modules();
-            let layers = adapter_spec(&config).and_then(|spec| spec.resolve(&modules));
-            if let Some(layers) = kept(layers, &mut problems) {
-                let count: usize = layers.iter().map(|l| l.rank * (l.in_features + l.out_features)).sum();
-                printer.data(&format!("adapter        {} layers, {count} parameters", layers.len()));
+            let described = adapter::described(&config.adapter, &model.source.config);
+            if let Some((_, adaptation)) = kept(described, &mut problems) {
+                let (layers, count) = (adaptation.pairs.len(), adaptation.parameters());
+                printer.data(&format!("adapter        {layers} layers, {count} parameters"));
                 if let Some(folder) = &config.adapter.init {
                     kept(model.adapter(folder), &mut problems);
                 }

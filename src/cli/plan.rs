@@ -14,8 +14,8 @@ use crate::model::Trained;
 use crate::passes;
 use crate::plan::Recomputed;
 use crate::train::model::OpenModel;
-use crate::train::setup::{adapter_spec, optimizer};
-use crate::train::{PlannedMemory, StepBuilder, StepKind};
+use crate::train::setup::optimizer;
+use crate::train::{PlannedMemory, StepBuilder, StepKind, adapter};
 
 pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let file = &arguments.config;
@@ -76,10 +76,7 @@ struct PassLine {
 fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Report> {
     let trained = match config.adapter.method {
         Method::Full => Trained::All,
-        Method::Lora => {
-            let layers = adapter_spec(config)?.resolve(&model.source.config.linear_modules())?;
-            Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())
-        }
+        Method::Lora => Trained::Adapters(adapter::described(&config.adapter, &model.source.config)?.1),
     };
     let builder = StepBuilder {
         decoder: model.decoder.clone(),

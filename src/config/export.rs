@@ -1,6 +1,8 @@
 //! A checked configuration back to TOML.
 
-use super::sections::{ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation};
+use super::sections::{
+    KNOWN_TO_INIT, ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation,
+};
 use super::{ModelSection, RunConfig, RunLength, TrainSection};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -21,8 +23,19 @@ impl RunConfig {
             train: raw_train(&self.train),
             log: self.log.clone(),
         };
-        toml::to_string_pretty(&raw)
-            .map_err(|error| Error::user(format!("the configuration cannot be written as TOML: {error}")))
+        let failed = |error: toml::ser::Error| {
+            Error::user(format!("the configuration cannot be written as TOML: {error}"))
+        };
+        if self.adapter.init.is_none() {
+            return toml::to_string_pretty(&raw).map_err(failed);
+        }
+        // A default beside `init` would read as a wish.
+        let mut table = toml::Table::try_from(&raw).map_err(failed)?;
+        if let Some(toml::Value::Table(adapter)) = table.get_mut("adapter") {
+            let given = |key: &str| self.adapter.given.iter().any(|given| *given == key);
+            adapter.retain(|key, _| !KNOWN_TO_INIT.contains(&key) || given(key));
+        }
+        toml::to_string_pretty(&table).map_err(failed)
     }
 
     fn raw_data(&self) -> Result<RawData> {

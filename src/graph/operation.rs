@@ -108,6 +108,8 @@ pub enum Operation {
         add: Scalar,
     },
     Cast(DType),
+    /// The same value, a constant to differentiation.
+    Detach,
     Reshape(Shape),
     /// Extents of 1 are repeated to the given shape of equal rank.
     BroadcastTo(Shape),
@@ -261,7 +263,7 @@ impl Operation {
 
     /// The same bytes as the first input, or as a part of them.
     pub fn is_view(&self) -> bool {
-        matches!(self, Self::Reshape(_) | Self::Output(_))
+        matches!(self, Self::Reshape(_) | Self::Detach | Self::Output(_))
     }
 
     /// Whether the operation writes into the state that is its first input, and returns that state.

@@ -58,6 +58,12 @@ impl LazyTensor {
         if dtype == self.dtype() { self.clone() } else { self.then(Operation::Cast(dtype), &[]) }
     }
 
+    /// The same value, through which no gradient flows.
+    #[track_caller]
+    pub fn detach(&self) -> Self {
+        self.then(Operation::Detach, &[])
+    }
+
     #[track_caller]
     pub fn reshape(&self, dims: &[usize]) -> Self {
         if dims == self.dims() { self.clone() } else { self.shaped(dims, Operation::Reshape) }

@@ -34,7 +34,7 @@ fn outputs(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorTyp
         Op::Input(_) | Op::Frozen(_) | Op::State(_) | Op::Constant(_) | Op::RopeTable(_) | Op::Output(_) => {
             return Err(Error::internal("the type of a leaf is given, not derived"));
         }
-        Op::Unary(_) | Op::Affine { .. } => float(&arity::<1>(inputs)?[0])?,
+        Op::Unary(_) | Op::Affine { .. } | Op::Detach => float(&arity::<1>(inputs)?[0])?,
         Op::Binary(_) => same(&arity::<2>(inputs)?)?,
         Op::Cast(dtype) => TensorType::new(arity::<1>(inputs)?[0].shape, *dtype),
         Op::Reshape(shape) => reshape(arity(inputs)?, *shape)?,

@@ -24,7 +24,7 @@ impl DecoderSpec {
 
     /// What enters layer 0: [n, hidden].
     pub fn embedded(&self, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
-        let embedded = self.embedding(parameters).embedding(&tokens.input_ids);
+        let embedded = parameters.embedding(&tokens.input_ids, "model.embed_tokens", self.vocab, self.hidden);
         let factor = self.embedding_scale;
         let factor = match embedded.dtype() {
             DType::Bf16 if self.embedding_scale_is_rounded => half::bf16::from_f64(factor).to_f64(),
@@ -65,11 +65,7 @@ impl DecoderSpec {
 
     /// The output projection: [vocab, hidden].
     pub fn head(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        if self.tied_head {
-            self.embedding(parameters)
-        } else {
-            parameters.weight("lm_head.weight", &[self.vocab, self.hidden])
-        }
+        parameters.head(self.tied_head, self.vocab, self.hidden)
     }
 
     /// Logits of tokens whose final hidden states are `x`: [n, hidden] -> [n, vocab].
@@ -84,10 +80,6 @@ impl DecoderSpec {
     /// The loss of each token, given its final hidden state and its target u32 `[n]`: [n, hidden] -> `[n]`.
     pub fn losses(&self, parameters: &Parameters<'_>, x: &LazyTensor, targets: &LazyTensor) -> LazyTensor {
         x.projected_cross_entropy(&self.head(parameters), targets, self.logits_soft_cap)
-    }
-
-    fn embedding(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        parameters.weight("model.embed_tokens.weight", &[self.vocab, self.hidden])
     }
 
     pub(super) fn norm(

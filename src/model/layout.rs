@@ -25,6 +25,28 @@ impl ModelConfig {
         modules
     }
 
+    /// Every module that can carry a LoRA pair: the linear ones, and the token table.
+    pub fn adaptable_modules(&self) -> Vec<LinearModule> {
+        let mut modules = self.linear_modules();
+        let (in_features, out_features) = (self.vocab_size, self.hidden_size);
+        modules.push(LinearModule {
+            path: "model.embed_tokens".into(),
+            layer: None,
+            in_features,
+            out_features,
+        });
+        modules
+    }
+
+    /// Every weight that an adapter can train in full: a tied head too, which then is no longer tied.
+    pub fn trainable_specs(&self) -> Vec<TensorSpec> {
+        let mut specs = self.tensor_specs();
+        if self.tie_word_embeddings {
+            specs.push(TensorSpec::new("lm_head.weight", &[self.vocab_size, self.hidden_size]));
+        }
+        specs
+    }
+
     /// Every tensor that the model needs, with its shape; a tied head has none of its own.
     pub fn tensor_specs(&self) -> Vec<TensorSpec> {
         let decoder = families::decoder(self);

@@ -5,6 +5,7 @@
 //! [`DecoderSpec`]), and how it is written back
 //! ([`export`]).
 
+mod adapted;
 mod attention;
 pub mod config;
 mod decoder;
@@ -28,12 +29,12 @@ pub mod weights;
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
 pub use families::Family;
 pub use gguf::GgufTokenizer;
-pub use parameters::{Parameters, Trained, lora_a_name, lora_b_name, master};
+pub use parameters::{Parameters, Trained, master};
 pub use rope::RopeSpec;
 pub use source::{ModelLocation, ModelSource, TokenizerSource};
 pub use spec::{DecoderSpec, Gate, HeadNorm, LayerAttention, NormPlacement};
 pub use tokens::{Context, Tokens};
 pub use weights::Weights;
 
-pub use crate::adapter::LinearModule;
+pub use crate::adapter::{LinearModule, lora_a_name, lora_b_name};
 pub use crate::tensor_file::{FloatType, TensorSpec};

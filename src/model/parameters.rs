@@ -3,38 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::adapter::AdaptedLinear;
-use crate::graph::{ComputationGraph, DType, LazyTensor, Operation, Scalar};
+use crate::adapter::{Adaptation, AdaptedLinear};
+use crate::graph::{ComputationGraph, DType, LazyTensor};
 
 /// What a run trains.
 #[derive(Debug, Clone)]
 pub enum Trained {
-    /// LoRA pairs on these linear layers, by path; everything else is frozen.
-    Adapters(BTreeMap<String, AdaptedLinear>),
+    /// LoRA pairs, and weights that an adapter trains in full; everything else is frozen.
+    Adapters(Adaptation),
     /// Every weight.
     All,
     /// Nothing: the model as it is.
     Nothing,
 }
 
+const HEAD: &str = "lm_head";
+const HEAD_WEIGHT: &str = "lm_head.weight";
+const TABLE_WEIGHT: &str = "model.embed_tokens.weight";
+
 /// Gives the decoder its weights and notes which of them are trained.
 pub struct Parameters<'a> {
     graph: Arc<ComputationGraph>,
     trained: &'a Trained,
-    dtype: DType,
+    pub(super) dtype: DType,
     /// u32 [2], where dropout is on: training, and not evaluation.
-    dropout_seed: Option<LazyTensor>,
+    pub(super) dropout_seed: Option<LazyTensor>,
     met: Mutex<BTreeMap<String, LazyTensor>>,
-}
-
-/// Name of the state that holds an adapter's A, [rank, in].
-pub fn lora_a_name(path: &str) -> String {
-    format!("{path}.lora_A.weight")
-}
-
-/// Name of the state that holds an adapter's B, [out, rank].
-pub fn lora_b_name(path: &str) -> String {
-    format!("{path}.lora_B.weight")
 }
 
 impl<'a> Parameters<'a> {
@@ -60,9 +54,45 @@ impl<'a> Parameters<'a> {
     /// A weight of the base model.
     #[track_caller]
     pub fn weight(&self, name: &str, dims: &[usize]) -> LazyTensor {
+        if self.trains(name) {
+            self.state(name, dims).cast(self.dtype)
+        } else {
+            self.graph.frozen(name, dims, self.dtype)
+        }
+    }
+
+    /// Rows of the token table at `path` [vocab, width] named by `ids`, with the low-rank part where it has an adapter.
+    #[track_caller]
+    pub fn embedding(&self, ids: &LazyTensor, path: &str, vocab: usize, width: usize) -> LazyTensor {
+        let table = self.weight(&format!("{path}.weight"), &[vocab, width]);
+        match self.adapter(path) {
+            Some((_, adapted)) => self.adapted_embedding(ids, &table, adapted),
+            None => table.embedding(ids),
+        }
+    }
+
+    /// The output projection [vocab, hidden]. Where it is the token table, an adapter that trains the table leaves the
+    /// projection as it was, and one that trains the projection gives it values of its own: PEFT works on a copy.
+    #[track_caller]
+    pub fn head(&self, tied: bool, vocab: usize, hidden: usize) -> LazyTensor {
+        let dims = [vocab, hidden];
+        let apart = match self.trained {
+            Trained::Adapters(_) => self.trains(TABLE_WEIGHT) || self.trains(HEAD_WEIGHT),
+            Trained::All | Trained::Nothing => false,
+        };
+        let weight = self.weight(if tied && !apart { TABLE_WEIGHT } else { HEAD_WEIGHT }, &dims);
+        match self.adapter(HEAD) {
+            Some((_, adapted)) => self.adapted_weight(&weight, adapted),
+            None => weight,
+        }
+    }
+
+    /// Whether the weight of this name is trained in full.
+    fn trains(&self, name: &str) -> bool {
         match self.trained {
-            Trained::All => self.state(name, dims, master(self.dtype)).cast(self.dtype),
-            Trained::Adapters(_) | Trained::Nothing => self.graph.frozen(name, dims, self.dtype),
+            Trained::All => true,
+            Trained::Adapters(adaptation) => adaptation.saved.contains_key(name),
+            Trained::Nothing => false,
         }
     }
 
@@ -71,7 +101,7 @@ impl<'a> Parameters<'a> {
     pub fn linear(&self, x: &LazyTensor, path: &str, out: usize, inner: usize, bias: bool) -> LazyTensor {
         let weight = self.weight(&format!("{path}.weight"), &[out, inner]);
         let y = match self.adapter(path) {
-            Some((position, adapted)) => self.adapted(x, &weight, position, adapted),
+            Some((position, adapted)) => self.adapted_linear(x, &weight, position, adapted),
             None => x.linear(&weight),
         };
         if !bias {
@@ -88,42 +118,14 @@ impl<'a> Parameters<'a> {
     }
 
     fn adapter(&self, path: &str) -> Option<(usize, &AdaptedLinear)> {
-        let Trained::Adapters(adapters) = self.trained else { return None };
-        adapters
-            .iter()
-            .enumerate()
-            .find(|(_, (at, _))| *at == path)
-            .map(|(position, (_, adapted))| (position, adapted))
+        let Trained::Adapters(adaptation) = self.trained else { return None };
+        let position = adaptation.pairs.keys().position(|at| at == path)?;
+        adaptation.pairs.get(path).map(|adapted| (position, adapted))
     }
 
-    fn adapted(
-        &self,
-        x: &LazyTensor,
-        weight: &LazyTensor,
-        position: usize,
-        adapted: &AdaptedLinear,
-    ) -> LazyTensor {
-        let state =
-            |name: String, dims: &[usize]| self.state(&name, dims, master(self.dtype)).cast(self.dtype);
-        let a = state(lora_a_name(&adapted.path), &[adapted.rank, adapted.in_features]);
-        let b = state(lora_b_name(&adapted.path), &[adapted.out_features, adapted.rank]);
-        let dropped = match &self.dropout_seed {
-            Some(seed) if adapted.dropout > 0.0 => {
-                let mask = Operation::DropoutMask {
-                    stream: u32::try_from(position).unwrap_or(u32::MAX),
-                    probability: Scalar(adapted.dropout),
-                    shape: x.shape(),
-                    dtype: self.dtype,
-                };
-                x.times(&seed.then(mask, &[]))
-            }
-            _ => x.clone(),
-        };
-        x.lora_linear(weight, &dropped, &a, &b, adapted.scale)
-    }
-
-    fn state(&self, name: &str, dims: &[usize], dtype: DType) -> LazyTensor {
-        let state = self.graph.state(name, dims, dtype);
+    /// A trained value, in the dtype that the optimizer keeps it in.
+    pub(super) fn state(&self, name: &str, dims: &[usize]) -> LazyTensor {
+        let state = self.graph.state(name, dims, master(self.dtype));
         self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), state.clone());
         state
     }

@@ -26,6 +26,8 @@ fn rule(rewriter: &Rewriter<'_>, index: usize, inputs: &[LazyTensor]) -> Option<
             Operation::Reshape(_) => Some(inner(rewriter, index)?.reshape(shape.dims())),
             _ => None,
         },
+        // Gradients have been built by now.
+        Operation::Detach => Some(x.clone()),
         Operation::BroadcastTo(shape) if *shape == x.shape() => Some(x.clone()),
         Operation::Cast(dtype) if *dtype == x.dtype() => Some(x.clone()),
         Operation::Slice { length, axis, .. } if *length == x.dims()[*axis] => Some(x.clone()),

@@ -47,7 +47,8 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
     let input = |slot: usize| graph.nodes()[node.inputs[slot]].tensor_type().shape;
     match &node.operation {
         Op::Input(_) | Op::Frozen(_) | Op::State(_) | Op::Constant(_) => 0.0,
-        Op::Reshape(_) | Op::BroadcastTo(_) | Op::Permute(_) | Op::Slice { .. } | Op::Concat { .. } => 0.0,
+        Op::Reshape(_) | Op::Detach => 0.0,
+        Op::BroadcastTo(_) | Op::Permute(_) | Op::Slice { .. } | Op::Concat { .. } => 0.0,
         Op::Cast(_)
         | Op::Embedding
         | Op::PackedEmbedding

@@ -1,5 +1,6 @@
 //! The training loop and what it is made of.
 
+pub mod adapter;
 mod clock;
 pub mod control;
 mod lock;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::adapter::peft;
 use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection};
 use crate::data::{ChatTokenizer, SpecialTokens};
 use crate::error::{Error, Result};
@@ -12,10 +11,9 @@ use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTen
 use crate::graph::DType;
 use crate::model::hub::{DownloadProgress, HubOptions};
 use crate::model::{
-    DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, TokenizerSource, Trained, families, lora_a_name,
-    lora_b_name,
+    DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, TokenizerSource, Trained, families,
 };
-use crate::train::NamedTensors;
+use crate::train::{NamedTensors, adapter};
 
 /// An opened model.
 pub struct OpenModel {
@@ -99,7 +97,7 @@ impl OpenModel {
         let source = self.source.clone();
         Arc::new(move |name, tensor| {
             let dims = tensor.shape.dims();
-            HostTensor::f32(dims, source.weights.read_f32(name, dims)?)
+            HostTensor::f32(dims, source.weights.read_f32(stored_name(&source, name), dims)?)
         })
     }
 
@@ -115,19 +113,21 @@ impl OpenModel {
         self.source.config.tensor_specs().into_iter().map(read).collect()
     }
 
-    /// An adapter's layers, and its values as states.
+    /// What an adapter trains, and its values as states.
     ///
     /// # Errors
     /// A data error if the adapter is damaged or does not fit the model.
     pub fn adapter(&self, folder: &std::path::Path) -> Result<(Trained, NamedTensors)> {
-        let adapter = peft::read(folder, &self.source.config.linear_modules())?;
-        let mut values = NamedTensors::new();
-        for (path, pair) in adapter.weights {
-            values.insert(lora_a_name(&path), HostTensor::f32(&[pair.rank, pair.in_features], pair.a)?);
-            values.insert(lora_b_name(&path), HostTensor::f32(&[pair.out_features, pair.rank], pair.b)?);
-        }
-        let layers = adapter.layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
-        Ok((Trained::Adapters(layers), values))
+        let (adaptation, values) = adapter::existing(folder, self)?;
+        Ok((Trained::Adapters(adaptation), values))
+    }
+
+    /// A weight of the base model; that of a tied head is the token table's.
+    ///
+    /// # Errors
+    /// A data error if it cannot be read.
+    pub fn weight(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
+        self.source.weights.read_f32(stored_name(&self.source, name), dims)
     }
 
     /// Numbers in all weights.
@@ -139,6 +139,12 @@ impl OpenModel {
     pub fn folder(&self) -> Option<&PathBuf> {
         self.source.folder.as_ref()
     }
+}
+
+/// Where a weight is stored: a tied head is the token table.
+fn stored_name<'a>(source: &ModelSource, name: &'a str) -> &'a str {
+    let tied = source.config.tie_word_embeddings && name == "lm_head.weight";
+    if tied { "model.embed_tokens.weight" } else { name }
 }
 
 fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {

@@ -6,14 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::model::OpenModel;
 use super::{NamedTensors, Trainer};
-use crate::adapter::{AdapterSpec, AdapterWeights, LoraPair, peft};
+use crate::adapter::{Adaptation, AdaptedLinear, AdapterSpec, AdapterWeights, LoraPair, SavedWeight, peft};
 use crate::checkpoint::{
     self, CheckpointContents, NamedTensor, RunState, TrainerState, TrainingState, atomic,
 };
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
 use crate::metrics::{EvaluationReport, StepReport};
-use crate::model::{Trained, export, lora_a_name, lora_b_name};
+use crate::model::{Trained, export};
 use crate::tensor_file::FloatType;
 
 /// Writes trained values in the layout that other tools read.
@@ -30,19 +30,10 @@ impl ModelWriter<'_> {
     /// A data error if a file cannot be written.
     pub fn write(&self, folder: &Path, trained: &Trained, values: &NamedTensors) -> Result<()> {
         match (trained, self.spec) {
-            (Trained::Adapters(layers), Some(spec)) => {
-                let mut weights = AdapterWeights::new();
-                for (path, layer) in layers {
-                    let pair = LoraPair {
-                        rank: layer.rank,
-                        in_features: layer.in_features,
-                        out_features: layer.out_features,
-                        a: numbers(values, &lora_a_name(path))?,
-                        b: numbers(values, &lora_b_name(path))?,
-                    };
-                    weights.insert(path.clone(), pair);
-                }
-                peft::write(folder, spec, &self.model.name, &weights)?;
+            (Trained::Adapters(adaptation), Some(spec)) => {
+                let layers: Vec<AdaptedLinear> = adaptation.pairs.values().cloned().collect();
+                let weights = adapter_weights(adaptation, values)?;
+                peft::write(folder, spec, &self.model.name, &layers, &weights)?;
                 export::write_tokenizer(&self.model.source, folder)
             }
             _ => export::export(&self.model.source, folder, Some(FloatType::Bf16), |spec, buffer| {
@@ -59,6 +50,21 @@ impl ModelWriter<'_> {
     pub fn write_final(&self, folder: &Path, trained: &Trained, values: &NamedTensors) -> Result<()> {
         atomic::write_directory(folder, |folder| self.write(folder, trained, values))
     }
+}
+
+fn adapter_weights(adaptation: &Adaptation, values: &NamedTensors) -> Result<AdapterWeights> {
+    let mut weights = AdapterWeights::default();
+    for (path, layer) in &adaptation.pairs {
+        let &AdaptedLinear { rank, in_features, out_features, .. } = layer;
+        let (a, b) = (numbers(values, &layer.a_name())?, numbers(values, &layer.b_name())?);
+        let magnitude = layer.dora.then(|| numbers(values, &layer.magnitude_name())).transpose()?;
+        weights.pairs.insert(path.clone(), LoraPair { rank, in_features, out_features, a, b, magnitude });
+    }
+    for (name, shape) in &adaptation.saved {
+        let saved = SavedWeight { shape: shape.clone(), values: numbers(values, name)? };
+        weights.saved.insert(name.clone(), saved);
+    }
+    Ok(weights)
 }
 
 fn numbers(values: &NamedTensors, name: &str) -> Result<Vec<f32>> {

@@ -3,23 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::adapter;
 use super::model::{OpenModel, open_executor};
 use super::prefix;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
-use crate::adapter::{AdapterSpec, LoraPair, TargetModules};
+use crate::adapter::AdapterSpec;
 use crate::checkpoint::TrainerState;
-use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind};
+use crate::config::{Method, RunConfig, RunLength, ScheduleKind};
 use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
 use crate::data::{
     Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits,
 };
 use crate::error::{Error, Result};
-use crate::executor::{AsyncGraphExecutor, HostTensor, kind_of};
+use crate::executor::{AsyncGraphExecutor, kind_of};
 use crate::graph::Operation;
 use crate::metrics::Event;
-use crate::model::{Trained, lora_a_name, lora_b_name};
+use crate::model::Trained;
 use crate::optim::{AdamW, Schedule, ScheduleShape};
 
 /// Windows prepared while a step runs.
@@ -68,6 +69,7 @@ pub async fn setup(
         Ok(evaluation_batches(&v, config.train.batch_size, config.data.max_length).collect())
     });
     let (adapter, trained, initial) = trained(&config, &model)?;
+    notices.extend(adapter::untied(&trained, &model));
     let builder = StepBuilder {
         decoder: model.decoder.clone(),
         trained,
@@ -193,46 +195,8 @@ fn trained(config: &RunConfig, model: &OpenModel) -> Result<(Option<AdapterSpec>
     if config.adapter.method == Method::Full {
         return Ok((None, Trained::All, model.all_weights()?));
     }
-    let modules = model.source.config.linear_modules();
-    let spec = adapter_spec(config)?;
-    if let Some(folder) = &config.adapter.init {
-        let (trained, values) = model.adapter(folder)?;
-        return Ok((Some(spec), trained, values));
-    }
-    let mut values = NamedTensors::new();
-    let layers = spec.resolve(&modules)?;
-    for layer in &layers {
-        let pair = LoraPair::initial(config.train.seed, layer);
-        values.insert(lora_a_name(&layer.path), HostTensor::f32(&[layer.rank, layer.in_features], pair.a)?);
-        values.insert(lora_b_name(&layer.path), HostTensor::f32(&[layer.out_features, layer.rank], pair.b)?);
-    }
-    let layers = layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
-    Ok((Some(spec), Trained::Adapters(layers), values))
-}
-
-/// The configuration's adapter in the adapter module's terms: that of `adapter.init` where there is one.
-///
-/// # Errors
-/// A data error if the adapter to continue from cannot be read.
-pub fn adapter_spec(config: &RunConfig) -> Result<AdapterSpec> {
-    let section = &config.adapter;
-    if let Some(folder) = &section.init {
-        return Ok(crate::adapter::peft::read_config(folder)?.spec);
-    }
-    Ok(AdapterSpec {
-        r: section.r,
-        alpha: section.alpha,
-        dropout: section.dropout,
-        use_rslora: section.use_rslora,
-        target_modules: match &section.target_modules {
-            config::TargetModules::AllLinear => TargetModules::AllLinear,
-            config::TargetModules::List(names) => TargetModules::List(names.clone()),
-            config::TargetModules::Regex(pattern) => TargetModules::Regex(pattern.clone()),
-        },
-        layers_to_transform: section.layers_to_transform.clone(),
-        rank_pattern: section.rank_pattern.clone(),
-        alpha_pattern: section.alpha_pattern.clone(),
-    })
+    let (spec, adaptation, values) = adapter::starting(config, model)?;
+    Ok((Some(spec), Trained::Adapters(adaptation), values))
 }
 
 pub fn optimizer(config: &RunConfig) -> AdamW {

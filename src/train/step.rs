@@ -188,8 +188,8 @@ impl StepBuilder {
             let sums = self.accumulate(kind, &trained, gradients(&loss, &handles)?, &mut effects);
             if kind.updates() {
                 let update = self.optimizer.update(&trained, &sums);
-                let update = update
-                    .ok_or_else(|| Error::user("nothing is trained: no linear layer has an adapter"))?;
+                let update =
+                    update.ok_or_else(|| Error::user("nothing is trained: no module has an adapter"))?;
                 outputs.push(update.grad_norm);
                 effects.extend(update.effects);
             }
@@ -223,7 +223,7 @@ impl StepBuilder {
 
     fn has_dropout(&self) -> bool {
         match &self.trained {
-            Trained::Adapters(adapters) => adapters.values().any(|adapted| adapted.dropout > 0.0),
+            Trained::Adapters(adaptation) => adaptation.pairs.values().any(|adapted| adapted.dropout > 0.0),
             Trained::All | Trained::Nothing => false,
         }
     }

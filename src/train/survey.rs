@@ -8,7 +8,7 @@ use super::{NamedTensors, PlannedMemory, Trainer};
 use crate::error::Result;
 use crate::executor::{DeviceCounters, HostTensor};
 use crate::metrics::{Event, LayerReport, MemoryKind};
-use crate::model::{Trained, lora_a_name, lora_b_name};
+use crate::model::Trained;
 
 /// Steps between two looks, at least.
 const INTERVAL: usize = 50;
@@ -114,9 +114,9 @@ fn layers(trained: &Trained, before: &NamedTensors, after: &NamedTensors) -> Vec
         }
     }
     match trained {
-        Trained::Adapters(adapters) => {
-            for (path, adapter) in adapters {
-                let pair = after.get(&lora_a_name(path)).zip(after.get(&lora_b_name(path)));
+        Trained::Adapters(adaptation) => {
+            for adapter in adaptation.pairs.values() {
+                let pair = after.get(&adapter.a_name()).zip(after.get(&adapter.b_name()));
                 if let (Some(layer), Some((a, b))) = (adapter.layer, pair) {
                     let product = squared_norm_of_product(a, b, adapter.rank);
                     squares.entry(layer).or_default().norm += adapter.scale * adapter.scale * product;

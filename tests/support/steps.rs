@@ -26,10 +26,12 @@ pub fn spec() -> AdapterSpec {
         alpha: 10.0,
         dropout: 0.0,
         use_rslora: false,
+        use_dora: false,
         target_modules: TargetModules::AllLinear,
         layers_to_transform: None,
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
+        modules_to_save: Vec::new(),
     }
 }
 
@@ -81,9 +83,9 @@ pub fn loader(lengths: &[usize]) -> Loader {
 }
 
 pub fn initial_values(trained: &Trained) -> NamedTensors {
-    let Trained::Adapters(layers) = trained else { unreachable!() };
+    let Trained::Adapters(adaptation) = trained else { unreachable!() };
     let mut values = NamedTensors::new();
-    for (path, layer) in layers {
+    for (path, layer) in &adaptation.pairs {
         let pair = LoraPair::initial(1, layer);
         let tensor = |dims: [usize; 2], values| HostTensor::f32(&dims, values).unwrap();
         values.insert(lora_a_name(path), tensor([layer.rank, layer.in_features], pair.a));

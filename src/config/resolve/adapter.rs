@@ -2,13 +2,14 @@
 
 use super::Resolver;
 use crate::config::report::{Place, Problem};
-use crate::config::sections::{AdapterSection, Method, TargetModules};
+use crate::config::sections::{AdapterSection, KNOWN_TO_INIT, Method, TargetModules};
 use std::collections::HashSet;
 
 impl Resolver<'_> {
     pub(super) fn adapter(&mut self, mut adapter: AdapterSection) -> AdapterSection {
         self.lora_keys_without_lora(&adapter);
         self.target_modules(&adapter.target_modules);
+        self.module_list("modules_to_save", &adapter.modules_to_save);
         self.layers(adapter.layers_to_transform.as_deref().unwrap_or_default());
         for key in adapter.rank_pattern.keys() {
             let place = self.document.table_key("adapter", "rank_pattern", key);
@@ -24,6 +25,10 @@ impl Resolver<'_> {
             let looked = format!("looked at {}; it holds adapter_config.json", folder.display());
             self.report(problem.help(looked));
         }
+        if adapter.init.is_some() {
+            adapter.given =
+                KNOWN_TO_INIT.into_iter().filter(|key| self.document.given("adapter", key)).collect();
+        }
         adapter
     }
 
@@ -38,10 +43,12 @@ impl Resolver<'_> {
             ("alpha", adapter.alpha != default.alpha),
             ("dropout", adapter.dropout != default.dropout),
             ("use_rslora", adapter.use_rslora != default.use_rslora),
+            ("use_dora", adapter.use_dora != default.use_dora),
             ("target_modules", adapter.target_modules != default.target_modules),
             ("layers_to_transform", adapter.layers_to_transform != default.layers_to_transform),
             ("rank_pattern", adapter.rank_pattern != default.rank_pattern),
             ("alpha_pattern", adapter.alpha_pattern != default.alpha_pattern),
+            ("modules_to_save", adapter.modules_to_save != default.modules_to_save),
             ("init", adapter.init != default.init),
         ];
         for (key, _) in idle.iter().filter(|(_, changed)| *changed) {
@@ -82,9 +89,13 @@ impl Resolver<'_> {
                 problem.label("nothing would be trained").help("\"all-linear\" takes every linear layer"),
             );
         }
+        self.module_list("target_modules", names);
+    }
+
+    fn module_list(&mut self, key: &str, names: &[String]) {
         let mut seen = HashSet::new();
         for (index, name) in names.iter().enumerate() {
-            let place = self.document.element("adapter", "target_modules", index);
+            let place = self.document.element("adapter", key, index);
             if name == "all-linear" {
                 let problem = Problem::new(place, "`all-linear` is not a module");
                 self.report(problem.help("write target_modules = \"all-linear\", without a list"));

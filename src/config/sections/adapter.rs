@@ -23,6 +23,8 @@ pub struct AdapterSection {
     pub dropout: f64,
     /// Scale by alpha / sqrt(r) instead of alpha / r, which keeps high ranks stable.
     pub use_rslora: bool,
+    /// Train the length of each output feature's weights apart from their direction (DoRA), for a slower step.
+    pub use_dora: bool,
     /// "all-linear" (every linear layer but the head), a list of module names, or one regex over full module paths.
     pub target_modules: TargetModules,
     /// Indices of the decoder layers to adapt; without it, all. Layers below the lowest need no backward pass.
@@ -35,11 +37,30 @@ pub struct AdapterSection {
     /// Alphas of single modules: a regex that ends a module path, and its alpha.
     #[schemars(extend("additionalProperties" = {"type": "number", "exclusiveMinimum": 0}))]
     pub alpha_pattern: BTreeMap<String, f64>,
-    /// Folder of an existing PEFT adapter to continue from, relative to this file.
+    /// Modules that are trained in full and stored with the adapter, such as ["lm_head"]: 16 bytes a parameter.
+    pub modules_to_save: Vec<String>,
+    /// Folder of an existing PEFT adapter to continue from, relative to this file. It decides the keys above.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub init: Option<PathBuf>,
+    /// The keys that are written down beside `init`; the adapter there must agree with them, but for `dropout`.
+    #[serde(skip)]
+    pub given: Vec<&'static str>,
 }
+
+/// The keys that `init` stands for where they are not written down: an existing adapter knows them.
+pub const KNOWN_TO_INIT: [&str; 10] = [
+    "r",
+    "alpha",
+    "dropout",
+    "use_rslora",
+    "use_dora",
+    "target_modules",
+    "layers_to_transform",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+];
 
 impl Default for AdapterSection {
     fn default() -> Self {
@@ -49,11 +70,14 @@ impl Default for AdapterSection {
             alpha: 16.0,
             dropout: 0.0,
             use_rslora: false,
+            use_dora: false,
             target_modules: TargetModules::AllLinear,
             layers_to_transform: None,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
+            modules_to_save: Vec::new(),
             init: None,
+            given: Vec::new(),
         }
     }
 }

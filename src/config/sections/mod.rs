@@ -18,6 +18,7 @@ pub use optimizer::{OptimizerName, OptimizerSection};
 pub use schedule::{ScheduleKind, ScheduleSection};
 pub use train::{RunLength, TrainSection};
 
+pub(super) use adapter::KNOWN_TO_INIT;
 pub(super) use data::RawData;
 pub(super) use model::RawModel;
 pub(super) use train::RawTrain;

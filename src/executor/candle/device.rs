@@ -96,6 +96,7 @@ impl CandleDevice {
             Operation::Reshape(shape) => {
                 self.value(plan, node.inputs[0])?.reshape(shape.dims()).map_err(failed)
             }
+            Operation::Detach => self.value(plan, node.inputs[0]),
             Operation::State(name) | Operation::Frozen(name) => self
                 .leaves
                 .get(name.as_ref())

@@ -56,6 +56,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::Affine { .. }
         | Op::Cast(_)
         | Op::Reshape(_)
+        | Op::Detach
         | Op::BroadcastTo(_)
         | Op::Permute(_)
         | Op::Slice { .. }
@@ -79,6 +80,7 @@ fn on_device(at: &Operands<'_>) -> CandleResult<Tensor> {
         Op::Affine { multiply, add } => x.affine(multiply.0, add.0),
         Op::Cast(dtype) => x.to_dtype(candle_dtype(*dtype)),
         Op::Reshape(shape) => x.reshape(shape.dims()),
+        Op::Detach => Ok(x.clone()),
         Op::BroadcastTo(shape) => x.broadcast_as(shape.dims())?.contiguous(),
         Op::Permute(axes) => {
             let axes: Vec<usize> = axes[..x.rank()].iter().map(|&axis| usize::from(axis)).collect();

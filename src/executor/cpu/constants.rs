@@ -49,7 +49,7 @@ fn compute(device: &mut CpuDevice, graph: &FrozenGraph, root: usize) -> Result<A
                 let earlier = &graph.nodes()[node.inputs[0]].outputs[..*output];
                 part(&held, earlier.iter().map(|earlier| align(earlier.bytes())).sum())?
             }
-            Operation::Reshape(_) => part(&held, 0)?,
+            Operation::Reshape(_) | Operation::Detach => part(&held, 0)?,
             operation => {
                 let memory = Arc::new(Memory::zeroed(target.storage_bytes(node))?);
                 let whole = memory.operand(0, tensor)?;

@@ -29,6 +29,7 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         | Op::Binary(_)
         | Op::Affine { .. }
         | Op::Reshape(_)
+        | Op::Detach
         | Op::BroadcastTo(_)
         | Op::Permute(_)
         | Op::Slice { .. }

@@ -23,7 +23,7 @@ pub(super) fn build<T: Float>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
         Op::Unary(kind) => Box::new(Unary::new(*kind, x()?, y)?),
         Op::Binary(kind) => Box::new(Binary::new(*kind, x()?, at.input(1)?.input(), y)?),
         Op::Affine { multiply, add } => Box::new(Affine::new(multiply.0, add.0, x()?, y)?),
-        Op::Reshape(_) => Box::new(Copy::new(x()?, y)?),
+        Op::Reshape(_) | Op::Detach => Box::new(Copy::new(x()?, y)?),
         Op::Assign => Box::new(Copy::new(at.input(1)?.input::<T>(), y)?),
         Op::BroadcastTo(shape) => {
             let from = at.input(0)?.tensor.shape;

@@ -29,11 +29,7 @@ impl StepBuilder {
         match &self.trained {
             Trained::All => 0,
             Trained::Nothing => layers,
-            // Only the output head has no layer, and it lies above all of them.
-            Trained::Adapters(adapters) => {
-                let lowest = adapters.values().map(|adapted| adapted.layer.unwrap_or(layers)).min();
-                lowest.unwrap_or(layers)
-            }
+            Trained::Adapters(adaptation) => adaptation.lowest_layer(layers),
         }
     }
 
