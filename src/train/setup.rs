@@ -61,7 +61,8 @@ pub async fn setup(
     let tokenizer = open_tokenizer(&config, &model)?;
     let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;
     train.check_vocabulary(model.source.config.vocab_size)?;
-    let (rows, mut notices) = (train.len(), data_notices(&train));
+    let (rows, mut notices) = (train.len(), train.notices());
+    notices.extend(validation.as_ref().and_then(|validation| train.leak_notice(validation)));
     let validation_rows = validation.as_ref().map_or(0, Dataset::len);
     let evaluated = validation.map(|v| -> Result<Vec<Batch>> {
         v.check_vocabulary(model.source.config.vocab_size)?;
@@ -176,16 +177,6 @@ pub fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<Ch
         Some(template) => Ok(Some(tokenizer.with_template_file(template)?)),
         None => Ok(Some(tokenizer)),
     }
-}
-
-fn data_notices(train: &Dataset) -> Vec<String> {
-    let counts = train.counts();
-    let told = [
-        (counts.truncated, "cut to data.max_length"),
-        (counts.dropped, "dropped because they are longer than data.max_length"),
-        (counts.unsupervised, "skipped because no token of theirs is trained"),
-    ];
-    told.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} rows {what}")).collect()
 }
 
 /// What is trained, with its values at the start.
