@@ -103,7 +103,8 @@ impl Loader {
             max_length: options.max_length,
             dataset: format!("{:016x}", dataset.fingerprint()),
         };
-        let mixture = Mixture::new(dataset.examples(), &dataset.sources, options.seed);
+        let files = dataset.examples().iter().map(|example| &*example.source.file);
+        let mixture = Mixture::new(files, &dataset.sources, options.seed);
         let order = epoch_order(&lengths, mixture.as_ref(), &state);
         let windows_per_epoch = order.windows();
         Ok(Self { dataset, options, state, lengths, mixture, order, windows_per_epoch })

@@ -6,7 +6,6 @@
 //! order that the seed shuffles, from one epoch to the next. After any number of epochs two examples of a source have
 //! been drawn equally often, or one of them once more. Nothing is remembered between epochs.
 
-use super::example::Example;
 use crate::config::WeightedSource;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -20,8 +19,12 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    /// `None` where there are no weights. Examples of files that no source names are drawn with weight 1.
-    pub fn new(examples: &[Example], sources: &[WeightedSource], seed: u64) -> Option<Self> {
+    /// For examples of these files; `None` where there are no weights. Files that no source names have weight 1.
+    pub fn new<'a>(
+        files: impl ExactSizeIterator<Item = &'a Path>,
+        sources: &[WeightedSource],
+        seed: u64,
+    ) -> Option<Self> {
         if sources.is_empty() {
             return None;
         }
@@ -30,15 +33,16 @@ impl Mixture {
             source_of.extend(source.files.iter().map(|file| (file.as_path(), index)));
         }
         let mut rows = vec![Vec::new(); sources.len() + 1];
-        for (row, example) in examples.iter().enumerate() {
-            let source = source_of.get(&*example.source.file).copied().unwrap_or(sources.len());
+        let total = files.len();
+        for (row, file) in files.enumerate() {
+            let source = source_of.get(file).copied().unwrap_or(sources.len());
             rows[source].push(row as u32);
         }
         let weights = sources.iter().map(|source| source.weight).chain([1.0]);
         let filled: Vec<(Vec<u32>, f64)> =
             rows.into_iter().zip(weights).filter(|(rows, _)| !rows.is_empty()).collect();
         let weights: Vec<f64> = filled.iter().map(|(_, weight)| *weight).collect();
-        let draws = apportion(examples.len(), &weights);
+        let draws = apportion(total, &weights);
         let mut random = source_random(seed);
         let shuffled = filled.into_iter().map(|(mut rows, _)| {
             super::order::shuffle(&mut rows, &mut random);
@@ -85,26 +89,16 @@ fn source_random(seed: u64) -> ChaCha8Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::RowSource;
     use proptest::prelude::*;
     use std::path::PathBuf;
-    use std::sync::Arc;
 
     fn mixture(rows: &[usize], weights: &[f64]) -> Mixture {
         let name = |index: usize| PathBuf::from(format!("{index}.jsonl"));
         let source = |(index, &weight): (usize, &f64)| WeightedSource { files: vec![name(index)], weight };
         let sources: Vec<WeightedSource> = weights.iter().enumerate().map(source).collect();
-        let mut examples = Vec::new();
-        for (index, &count) in rows.iter().enumerate() {
-            let file: Arc<Path> = Arc::from(name(index));
-            examples.extend((0..count).map(|row| Example {
-                input_ids: vec![1, 2],
-                supervised: vec![true; 2],
-                source: RowSource { file: file.clone(), row: row + 1 },
-                content_hash: 0,
-            }));
-        }
-        Mixture::new(&examples, &sources, 7).unwrap()
+        let files: Vec<PathBuf> =
+            rows.iter().enumerate().flat_map(|(index, &count)| vec![name(index); count]).collect();
+        Mixture::new(files.iter().map(PathBuf::as_path), &sources, 7).unwrap()
     }
 
     #[test]

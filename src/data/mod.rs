@@ -23,6 +23,8 @@ mod open;
 pub mod order;
 pub mod packing;
 pub mod prefetch;
+pub mod preview;
+pub mod report;
 pub mod row;
 pub mod special_tokens;
 pub mod split;
