@@ -40,7 +40,8 @@ impl Splits {
 
 impl Dataset {
     /// Splits off about `fraction` of the rows for validation, by the hash of their content: a row stays on its side
-    /// when rows are appended, and equal rows stay together. With two or more different rows each side gets one.
+    /// when rows are appended, and equal rows stay together. With two or more different rows each side gets one: only
+    /// where no hash lies below `fraction`, an appended row can take the place of the one row held out.
     pub fn split(self, fraction: f64) -> Splits {
         let hashes = || self.examples.iter().map(|example| example.content_hash);
         let Some(threshold) = validation_threshold(hashes(), fraction) else {

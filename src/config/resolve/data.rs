@@ -76,7 +76,7 @@ impl Resolver<'_> {
     }
 
     fn no_training_data(&mut self) -> Found {
-        if !self.document.given("data", "train") {
+        if !self.document.given("data", "train") && !self.document.given("data", "sources") {
             let problem = self.problem("data", "train", "[data] needs `train`: the rows to train on");
             self.report(problem.help("train = \"rows.jsonl\", or a list of files and globs"));
         }
