@@ -149,7 +149,8 @@ fn the_schema_requires_a_model_and_data_and_refuses_unknown_keys() {
     let schema = config::schema();
     assert_eq!(schema["required"], serde_json::json!(["model", "data"]));
     assert_eq!(schema["properties"]["model"]["required"], serde_json::json!(["path"]));
-    assert_eq!(schema["properties"]["data"]["required"], serde_json::json!(["train"]));
+    let either = serde_json::json!([{"required": ["train"]}, {"required": ["sources"]}]);
+    assert_eq!(schema["properties"]["data"]["anyOf"], either);
     for section in schema["properties"].as_object().unwrap().values() {
         assert_eq!(section["additionalProperties"], false);
     }

@@ -22,6 +22,8 @@ pub enum Command {
     Runs(RunsArguments),
     /// Show two runs over each other
     Compare(CompareArguments),
+    /// Show what will be trained on: rows with their trained tokens marked, lengths, duplicates, leaks, packing
+    Data(DataArguments),
     /// Show what a training step would do and how much memory it takes, without loading a weight
     Plan(PlanArguments),
     /// Measure training steps: latency, speed against this machine's peak, memory, and where the time goes
@@ -138,6 +140,27 @@ pub struct CompareArguments {
     /// Print a table instead of charts
     #[arg(long)]
     pub plain: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazytune data run.toml
+  lazytune data run.toml --rows 20 --plain | less
+  lazytune data run.toml --json --set data.max_length=1024
+
+Files are read once, as a stream, whatever their size. Only the model's tokenizer is needed.")]
+pub struct DataArguments {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Put trained tokens in [brackets] instead of colors
+    #[arg(long)]
+    pub plain: bool,
+    /// Rows to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rows: usize,
+    /// Print JSON
+    #[arg(long, conflicts_with = "plain")]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

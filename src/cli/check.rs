@@ -45,7 +45,7 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
 }
 
 /// A folder's tokenizer may be whole where its weights are not.
-fn beside_a_damaged_model(config: &RunConfig) -> Option<ChatTokenizer> {
+pub fn beside_a_damaged_model(config: &RunConfig) -> Option<ChatTokenizer> {
     match &config.model.path {
         ModelLocation::Folder(folder) => ChatTokenizer::from_folder(folder).ok(),
         ModelLocation::Gguf(_) | ModelLocation::Hub(_) => None,

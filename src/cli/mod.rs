@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod config;
 mod dashboard;
+mod data;
 mod detach;
 mod generate;
 mod inspect;
@@ -59,6 +60,7 @@ fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
         Command::Watch(arguments) => watch::run(&arguments, printer),
         Command::Runs(arguments) => runs::run(&arguments, printer),
         Command::Compare(arguments) => compare::run(&arguments, printer),
+        Command::Data(arguments) => data::run(&arguments, printer),
         Command::Plan(arguments) => plan::run(&arguments, printer),
         Command::Bench(arguments) => runtime.block_on(bench::run(&arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),

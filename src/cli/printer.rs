@@ -39,6 +39,13 @@ impl Printer {
         self.color
     }
 
+    /// Whether results may have colors: standard output is a terminal that shows them.
+    pub fn data_colored(&self) -> bool {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_some_and(|term| term == "dumb");
+        std::io::stdout().is_terminal() && !dumb && set("NO_COLOR").is_none()
+    }
+
     /// A line of results, on standard output.
     pub fn data(&self, text: &str) {
         self.data_part(text);

@@ -134,12 +134,14 @@ impl<'a> Document<'a> {
         let other = match (section, key) {
             ("train", "max_steps") => "epochs",
             ("train", "epochs") => "max_steps",
+            ("data", "train") => "sources",
+            ("data", "sources") => "train",
             _ => return,
         };
-        if let Some(train) = self.sections.get_mut(section)
-            && train.entries.get(other).is_some_and(|entry| entry.origin == FILE)
+        if let Some(found) = self.sections.get_mut(section)
+            && found.entries.get(other).is_some_and(|entry| entry.origin == FILE)
         {
-            train.entries.remove(other);
+            found.entries.remove(other);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A checked configuration back to TOML.
 
 use super::sections::{
-    KNOWN_TO_INIT, ModelLocation, RawConfig, RawData, RawModel, RawTrain, TextOrList, Validation,
+    KNOWN_TO_INIT, ModelLocation, RawConfig, RawData, RawModel, RawSource, RawTrain, TextOrList, Validation,
 };
 use super::{ModelSection, RunConfig, RunLength, TrainSection};
 use crate::error::{Error, Result};
@@ -45,8 +45,14 @@ impl RunConfig {
             Validation::Auto => TextOrList::Text("auto".to_owned()),
             Validation::Files(files) => TextOrList::List(texts(files)?),
         };
+        let weighted = data.sources.iter().map(|source| -> Result<RawSource> {
+            Ok(RawSource { path: TextOrList::List(texts(&source.files)?), weight: source.weight })
+        });
+        let sources: Vec<RawSource> = weighted.collect::<Result<_>>()?;
+        let train = TextOrList::List(texts(&data.train)?);
         Ok(RawData {
-            train: Some(TextOrList::List(texts(&data.train)?)),
+            train: sources.is_empty().then_some(train),
+            sources,
             validation,
             validation_fraction: data.validation_fraction,
             max_length: data.max_length,
@@ -54,6 +60,9 @@ impl RunConfig {
             packing: data.packing,
             train_on: data.train_on,
             overlong: data.overlong,
+            deduplicate: data.deduplicate,
+            cache: data.cache,
+            cache_dir: data.cache_dir.clone(),
             chat_template: data.chat_template.clone(),
         })
     }

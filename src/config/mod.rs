@@ -22,7 +22,7 @@ pub use schema::schema;
 pub use sections::{
     AdapterSection, DataSection, DataType, DeviceChoice, LogSection, Method, ModelInit, ModelLocation,
     ModelSection, OptimizerName, OptimizerSection, Overlong, RunLength, ScheduleKind, ScheduleSection,
-    TargetModules, TrainOn, TrainSection, Validation,
+    TargetModules, TrainOn, TrainSection, Validation, WeightedSource,
 };
 
 use crate::error::{Error, Result};

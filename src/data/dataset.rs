@@ -1,31 +1,72 @@
 //! Tokenized data sets.
 
-use super::encode::encode_row;
-use super::example::Example;
-use super::files::expand;
-use super::jsonl::{Line, LineReader};
-use super::row::Row;
+use super::example::{Example, RowSource};
+use super::fit::FittedRow;
+use super::row::RowKind;
+use super::stream::{EncodedRow, KindAndTokens, read_rows};
 use super::tokenizer::ChatTokenizer;
-use crate::config::{DataSection, Overlong};
-use crate::error::{Error, Result, ResultExt};
+use crate::config::{DataSection, WeightedSource};
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::thread;
 
-/// Lines that are tokenized together; the bytes bound the memory of untokenized text.
-const CHUNK_LINES: usize = 1024;
-const CHUNK_BYTES: usize = 16_000_000;
-
-/// What became of the rows of the files that were read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What became of the rows of the files that were read. Rows are counted, not the examples that they became.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DatasetCounts {
     /// Rows in the files.
     pub rows: usize,
+    /// Rows of each kind, in the order of [`RowKind::ALL`].
+    pub kinds: [usize; RowKind::ALL.len()],
     /// Rows cut to the maximum length.
     pub truncated: usize,
-    /// Rows left out because they are longer than the maximum length.
+    /// Rows left out because they are longer than the maximum length, or in part where the template makes several
+    /// examples of them.
     pub dropped: usize,
+    /// Rows longer than the maximum length that became several examples.
+    pub split: usize,
+    /// Trained tokens that were cut off or dropped.
+    pub lost_targets: usize,
     /// Rows left out because nothing in them is trained.
     pub unsupervised: usize,
+    /// Conversations whose turns are trained in several examples, because the chat template rewrites earlier turns.
+    pub rewritten: usize,
+    /// Rows with the same text as a row before them.
+    pub duplicates: usize,
+    /// Duplicates that were left out.
+    pub deduplicated: usize,
+}
+
+/// Takes rows as they are read: counts them and applies the section's rules.
+#[derive(Debug, Default)]
+pub(crate) struct RowFilter {
+    pub counts: DatasetCounts,
+    seen: HashSet<u64>,
+}
+
+impl RowFilter {
+    /// The row within the length limit; `None` for a duplicate that is left out.
+    pub fn accept(&mut self, row: &mut EncodedRow, section: &DataSection) -> Option<FittedRow> {
+        let counts = &mut self.counts;
+        counts.rows += 1;
+        counts.kinds[row.tokens.kind as usize] += 1;
+        if !self.seen.insert(row.content_hash) {
+            counts.duplicates += 1;
+            if section.deduplicate {
+                counts.deduplicated += 1;
+                return None;
+            }
+        }
+        let encoded = std::mem::take(&mut row.tokens.examples);
+        counts.rewritten += usize::from(encoded.len() > 1);
+        let fitted = FittedRow::new(encoded, section.max_length, section.overlong);
+        counts.truncated += usize::from(fitted.truncated);
+        counts.dropped += usize::from(fitted.dropped);
+        counts.split += usize::from(fitted.split);
+        counts.lost_targets += fitted.lost_targets;
+        counts.unsupervised += usize::from(fitted.unsupervised());
+        Some(fitted)
+    }
 }
 
 /// Examples in the order of their files and rows; none is empty, overlong or without a trained token.
@@ -33,6 +74,8 @@ pub struct DatasetCounts {
 pub struct Dataset {
     pub(crate) examples: Vec<Example>,
     pub(crate) counts: DatasetCounts,
+    /// Files and their weights; empty where every example is drawn once in an epoch.
+    pub(crate) sources: Vec<WeightedSource>,
 }
 
 impl Dataset {
@@ -46,26 +89,15 @@ impl Dataset {
         section: &DataSection,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        let files = expand(files)?;
         let mut dataset = Self::default();
-        for file in &files {
-            let rows_before = dataset.counts.rows;
-            let mut lines = LineReader::open(file)?;
-            loop {
-                let chunk = next_chunk(&mut lines)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                for example in encode_chunk(&chunk, tokenizer, section)? {
-                    dataset.add(example, section);
-                }
-                progress(dataset.counts.rows);
-            }
-            if dataset.counts.rows == rows_before {
-                return Err(Error::data(format!("{} has no rows", file.display()))
-                    .hint("give a file with one JSON object per line"));
-            }
-        }
+        let mut filter = RowFilter::default();
+        let mut add = |mut row: EncodedRow| {
+            let fitted = filter.accept(&mut row, section).unwrap_or_default();
+            dataset.extend(row, fitted);
+            Ok(())
+        };
+        read_rows(files, tokenizer, section, &mut add, &mut |done| progress(done.rows))?;
+        dataset.counts = filter.counts;
         dataset.check_not_empty()?;
         Ok(dataset)
     }
@@ -73,41 +105,32 @@ impl Dataset {
     /// Builds a data set from examples, applying the length limit of `section`.
     pub fn from_examples(examples: impl IntoIterator<Item = Example>, section: &DataSection) -> Self {
         let mut dataset = Self::default();
-        for example in examples {
-            dataset.add(example, section);
+        let mut filter = RowFilter::default();
+        for Example { input_ids, supervised, source, content_hash } in examples {
+            let tokens = KindAndTokens { kind: RowKind::Tokenized, examples: vec![(input_ids, supervised)] };
+            let mut row = EncodedRow { tokens, source, content_hash };
+            let fitted = filter.accept(&mut row, section).unwrap_or_default();
+            dataset.extend(row, fitted);
         }
+        dataset.counts = filter.counts;
         dataset
     }
 
-    fn add(&mut self, mut example: Example, section: &DataSection) {
-        self.counts.rows += 1;
-        if example.len() > section.max_length {
-            match section.overlong {
-                Overlong::Drop => {
-                    self.counts.dropped += 1;
-                    return;
-                }
-                Overlong::Truncate => {
-                    self.counts.truncated += 1;
-                    example.input_ids.truncate(section.max_length);
-                    example.supervised.truncate(section.max_length);
-                }
-            }
-        }
-        if example.supervised_tokens() == 0 {
-            self.counts.unsupervised += 1;
-            return;
-        }
-        example.input_ids.shrink_to_fit();
-        example.supervised.shrink_to_fit();
-        self.examples.push(example);
+    fn extend(&mut self, row: EncodedRow, fitted: FittedRow) {
+        let EncodedRow { source, content_hash, .. } = row;
+        self.examples.extend(fitted.examples.into_iter().map(|(input_ids, supervised)| Example {
+            input_ids,
+            supervised,
+            source: source.clone(),
+            content_hash,
+        }));
     }
 
     fn check_not_empty(&self) -> Result<()> {
         if !self.examples.is_empty() {
             return Ok(());
         }
-        let DatasetCounts { rows, truncated, dropped, unsupervised } = self.counts;
+        let DatasetCounts { rows, truncated, dropped, unsupervised, .. } = self.counts;
         Err(Error::data(format!(
             "nothing to train on: of {rows} rows, {dropped} are too long and {unsupervised} have no trained token \
              ({truncated} rows were cut)"
@@ -149,75 +172,49 @@ impl Dataset {
         self.counts
     }
 
-    /// Tokens of one epoch.
+    /// Tokens of all examples: those of one epoch where no source has a weight.
     pub fn tokens(&self) -> usize {
         self.examples.iter().map(Example::len).sum()
     }
 
-    /// Tokens of one epoch that contribute to the loss.
+    /// Tokens of all examples that contribute to the loss.
     pub fn supervised_tokens(&self) -> usize {
         self.examples.iter().map(Example::supervised_tokens).sum()
     }
 
-    /// Changes whenever a row, its length or the order of rows changes.
+    /// Changes whenever a row, its length, the order of rows or a weight changes.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         for example in &self.examples {
             hasher.update(&example.content_hash.to_le_bytes());
             hasher.update(&(example.len() as u64).to_le_bytes());
         }
+        for source in &self.sources {
+            hasher.update(&source.weight.to_le_bytes());
+            for file in &source.files {
+                hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+            }
+        }
         first_bytes(&hasher.finalize())
     }
+
+    /// Rows that are also in `other`, each with one of the same text there, in order.
+    pub fn shared_rows(&self, other: &Self) -> Vec<(&Example, RowSource)> {
+        let mut theirs: HashMap<u64, &RowSource> = HashMap::new();
+        for example in &other.examples {
+            theirs.entry(example.content_hash).or_insert(&example.source);
+        }
+        let mut shared: Vec<(&Example, RowSource)> = self
+            .examples
+            .iter()
+            .filter_map(|example| Some((example, (*theirs.get(&example.content_hash)?).clone())))
+            .collect();
+        shared.dedup_by(|left, right| left.0.source == right.0.source);
+        shared
+    }
 }
 
-/// Hash of a row's text.
-fn content_hash(text: &str) -> u64 {
-    first_bytes(&blake3::hash(text.trim().as_bytes()))
-}
-
-fn first_bytes(hash: &blake3::Hash) -> u64 {
+/// The first eight bytes of a hash as a number.
+pub(crate) fn first_bytes(hash: &blake3::Hash) -> u64 {
     hash.as_bytes().iter().take(8).fold(0, |value, &byte| value << 8 | u64::from(byte))
-}
-
-fn next_chunk(lines: &mut LineReader) -> Result<Vec<Line>> {
-    let mut chunk = Vec::new();
-    let mut bytes = 0;
-    while chunk.len() < CHUNK_LINES && bytes < CHUNK_BYTES {
-        let Some(line) = lines.next().transpose()? else { break };
-        bytes += line.text.len();
-        chunk.push(line);
-    }
-    Ok(chunk)
-}
-
-/// Tokenizes lines on all cores, in order; the error of the first bad line wins.
-fn encode_chunk(
-    chunk: &[Line],
-    tokenizer: Option<&ChatTokenizer>,
-    section: &DataSection,
-) -> Result<Vec<Example>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let encode_all = |lines: &[Line]| -> Result<Vec<Example>> {
-        lines.iter().map(|line| encode_line(line, tokenizer, section)).collect()
-    };
-    let parts: Vec<Result<Vec<Example>>> = thread::scope(|scope| {
-        let share = chunk.len().div_ceil(threads).max(1);
-        let workers: Vec<_> =
-            chunk.chunks(share).map(|lines| scope.spawn(move || encode_all(lines))).collect();
-        let crashed = |_| Err(Error::internal("a tokenizing thread crashed"));
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(crashed)).collect()
-    });
-    let mut examples = Vec::with_capacity(chunk.len());
-    for part in parts {
-        examples.extend(part?);
-    }
-    Ok(examples)
-}
-
-fn encode_line(line: &Line, tokenizer: Option<&ChatTokenizer>, section: &DataSection) -> Result<Example> {
-    let fields = line.parse()?;
-    let (input_ids, supervised) = Row::from_json(fields)
-        .and_then(|row| encode_row(row, tokenizer, section.train_on))
-        .context(|| line.source.to_string())?;
-    Ok(Example { input_ids, supervised, source: line.source.clone(), content_hash: content_hash(&line.text) })
 }

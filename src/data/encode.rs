@@ -1,12 +1,10 @@
 //! From a row to token ids and the mask of trained tokens.
 
-use super::message::Message;
 use super::row::Row;
 use super::supervision::{Rendering, render_turns};
 use super::tokenizer::{ChatTokenizer, Encoded};
 use crate::config::TrainOn;
 use crate::error::{Error, Result};
-use serde_json::Value;
 use std::ops::Range;
 
 /// Token ids with the trained ones marked, both `[length]`.
@@ -14,7 +12,8 @@ pub type SupervisedTokens = (Vec<u32>, Vec<bool>);
 
 /// Tokenizes a row.
 ///
-/// - Conversations are printed by the chat template; trained turns include the token that ends them.
+/// - Conversations are printed by the chat template; trained turns include the token that ends them. Where the template
+///   rewrites earlier turns, a conversation becomes several examples, and each trained turn is trained in one of them.
 /// - Prompts with completions and text are taken as they are, with `bos` where the tokenizer uses one, and with `eos`.
 /// - Tokenized rows pass through and need no tokenizer.
 ///
@@ -24,17 +23,18 @@ pub fn encode_row(
     row: Row,
     tokenizer: Option<&ChatTokenizer>,
     train_on: TrainOn,
-) -> Result<SupervisedTokens> {
+) -> Result<Vec<SupervisedTokens>> {
     if let Row::Tokenized { input_ids, supervised } = row {
-        return Ok((input_ids, supervised));
+        return Ok(vec![(input_ids, supervised)]);
     }
     let tokenizer = tokenizer.ok_or_else(|| {
         Error::data("the row needs a tokenizer, and the model has none")
             .hint("give tokenized rows: {\"input_ids\"}")
     })?;
     match row {
-        Row::Messages { messages, tools, prompt_length } => {
-            encode_conversation(&messages, tools.as_ref(), prompt_length, tokenizer, train_on)
+        Row::Chat(row) => {
+            let renderings = render_turns(tokenizer.template()?, &row, train_on)?;
+            return renderings.into_iter().map(|rendering| encode_rendering(rendering, tokenizer)).collect();
         }
         Row::Completion { prompt, completion } => {
             let trained_from = if train_on == TrainOn::All { 0 } else { prompt.len() };
@@ -43,6 +43,7 @@ pub fn encode_row(
         Row::Text(text) => encode_plain(&text, 0, tokenizer),
         Row::Tokenized { input_ids, supervised } => Ok((input_ids, supervised)),
     }
+    .map(|tokens| vec![tokens])
 }
 
 /// Text whose bytes from `trained_from` on are trained, followed by `eos`.
@@ -58,15 +59,8 @@ fn encode_plain(text: &str, trained_from: usize, tokenizer: &ChatTokenizer) -> R
     Ok((ids, supervised))
 }
 
-fn encode_conversation(
-    messages: &[Message],
-    tools: Option<&Value>,
-    prompt_length: usize,
-    tokenizer: &ChatTokenizer,
-    train_on: TrainOn,
-) -> Result<SupervisedTokens> {
-    let Rendering { text, otherwise, turns } =
-        render_turns(tokenizer.template()?, messages, tools, prompt_length, train_on)?;
+fn encode_rendering(rendering: Rendering, tokenizer: &ChatTokenizer) -> Result<SupervisedTokens> {
+    let Rendering { text, otherwise, turns } = rendering;
     let Encoded { mut ids, ranges } = tokenizer.encode_ranges(&text)?;
     let mut supervised = vec![otherwise; ids.len()];
     for turn in turns {

@@ -1,12 +1,13 @@
 //! Reading files of one JSON object per line, with bounded memory.
 
 use super::example::RowSource;
+use super::open::DataFile;
 use crate::error::{Error, Result, ResultExt};
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Longest line that is read, in bytes; far beyond any context length, and short of exhausting memory.
 pub const MAX_LINE_BYTES: usize = 10_000_000;
@@ -22,32 +23,24 @@ pub struct Line {
 
 /// Iterates over the non-blank lines of a file; stops after the first error.
 pub struct LineReader {
-    reader: BufReader<File>,
+    data: DataFile,
     file: Arc<Path>,
     line: usize,
     failed: bool,
 }
 
 impl LineReader {
-    /// Opens a file.
+    /// Opens a file, which may be packed with gzip or zstd.
     ///
     /// # Errors
-    /// It does not exist, is a folder, or may not be read.
+    /// It does not exist, is a folder, may not be read, or is in a format that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        let doing = || format!("while opening {}", path.display());
-        let file = File::open(path)
-            .context(doing)
-            .map_err(|error| error.hint("check data.train and data.validation"))?;
-        if file.metadata().context(doing)?.is_dir() {
-            return Err(Error::data(format!("{} is a folder", path.display()))
-                .hint("name the files in it, for example with a glob such as data/*.jsonl"));
-        }
-        Ok(Self {
-            reader: BufReader::with_capacity(1 << 16, file),
-            file: Arc::from(path),
-            line: 0,
-            failed: false,
-        })
+        Ok(Self { data: DataFile::open(path)?, file: Arc::from(path), line: 0, failed: false })
+    }
+
+    /// Bytes of the file that have been read, before unpacking.
+    pub fn bytes_read(&self) -> u64 {
+        self.data.bytes_read.load(Ordering::Relaxed)
     }
 
     /// The next non-blank line, `None` at the end of the file.
@@ -56,10 +49,10 @@ impl LineReader {
         loop {
             bytes.clear();
             let limit = MAX_LINE_BYTES as u64 + 2;
-            let read = (&mut self.reader)
-                .take(limit)
-                .read_until(b'\n', &mut bytes)
-                .context(|| format!("while reading {}", self.file.display()))?;
+            let line = (&mut self.data.reader).take(limit).read_until(b'\n', &mut bytes);
+            let read = line
+                .context(|| format!("while reading {}, after line {}", self.file.display(), self.line))
+                .map_err(|error| error.hint("the file is damaged or cut short; fetch or pack it again"))?;
             if read == 0 {
                 return Ok(None);
             }

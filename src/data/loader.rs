@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::dataset::Dataset;
 use super::example::Example;
+use super::mixture::Mixture;
 use super::order::{EpochOrder, OrderOptions};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -63,8 +64,11 @@ pub struct Loader {
     options: LoaderOptions,
     state: LoaderState,
     lengths: Vec<usize>,
+    /// Where sources have weights.
+    mixture: Option<Mixture>,
     /// Order of the epoch in `state`.
     order: EpochOrder,
+    windows_per_epoch: usize,
 }
 
 impl Loader {
@@ -99,8 +103,11 @@ impl Loader {
             max_length: options.max_length,
             dataset: format!("{:016x}", dataset.fingerprint()),
         };
-        let order = EpochOrder::new(&lengths, &order_options(&state), state.epoch);
-        Ok(Self { dataset, options, state, lengths, order })
+        let files = dataset.examples().iter().map(|example| &*example.source.file);
+        let mixture = Mixture::new(files, &dataset.sources, options.seed);
+        let order = epoch_order(&lengths, mixture.as_ref(), &state);
+        let windows_per_epoch = order.windows();
+        Ok(Self { dataset, options, state, lengths, mixture, order, windows_per_epoch })
     }
 
     /// Continues where `state` was taken.
@@ -110,6 +117,9 @@ impl Loader {
     pub fn from_state(dataset: Arc<Dataset>, options: LoaderOptions, state: LoaderState) -> Result<Self> {
         let mut loader = Self::new(dataset, options)?;
         check_same(&loader.state, &state)?;
+        if state.epoch != loader.state.epoch {
+            loader.order = epoch_order(&loader.lengths, loader.mixture.as_ref(), &state);
+        }
         if state.window >= loader.order.windows() {
             return Err(Error::data(format!(
                 "the saved position is window {} of {}",
@@ -117,16 +127,14 @@ impl Loader {
                 loader.order.windows()
             )));
         }
-        if state.epoch != loader.state.epoch {
-            loader.order = EpochOrder::new(&loader.lengths, &order_options(&state), state.epoch);
-        }
         loader.state = state;
         Ok(loader)
     }
 
-    /// Optimizer steps in an epoch, the same in every epoch.
+    /// Optimizer steps in an epoch: the same in every epoch, but where weighted sources are packed. Other rows then fill
+    /// other numbers of sequences, and this is the first epoch's.
     pub fn windows_per_epoch(&self) -> usize {
-        self.order.windows()
+        self.windows_per_epoch
     }
 
     /// The rows.
@@ -159,8 +167,8 @@ impl Loader {
         if self.state.window == per_epoch {
             self.state.epoch += 1;
             self.state.window = 0;
-            if self.options.shuffle {
-                self.order = EpochOrder::new(&self.lengths, &order_options(&self.state), self.state.epoch);
+            if self.options.shuffle || self.mixture.is_some() {
+                self.order = epoch_order(&self.lengths, self.mixture.as_ref(), &self.state);
             }
         }
         Ok(Window {
@@ -195,6 +203,14 @@ pub fn evaluation_batches(
         .map(|examples| examples.iter().map(|&example| vec![example]).collect())
         .collect();
     sequences.into_iter().map(move |sequences| Batch::collate(&sequences, max_length))
+}
+
+fn epoch_order(lengths: &[usize], mixture: Option<&Mixture>, state: &LoaderState) -> EpochOrder {
+    let options = order_options(state);
+    match mixture {
+        None => EpochOrder::new(lengths, &options, state.epoch),
+        Some(mixture) => EpochOrder::of_rows(mixture.draw(state.epoch), lengths, &options, state.epoch),
+    }
 }
 
 fn order_options(state: &LoaderState) -> OrderOptions {

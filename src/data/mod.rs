@@ -8,19 +8,27 @@
 //! any number of threads, and a [`LoaderState`] continues an interrupted epoch exactly where it stopped.
 
 pub mod batch;
+mod cache;
 pub mod dataset;
 pub mod encode;
 pub mod example;
 pub mod files;
+mod fit;
 pub mod jsonl;
 pub mod loader;
 pub mod message;
+mod mixture;
+mod notices;
+mod open;
 pub mod order;
 pub mod packing;
 pub mod prefetch;
+pub mod preview;
+pub mod report;
 pub mod row;
 pub mod special_tokens;
 pub mod split;
+mod stream;
 pub mod supervision;
 pub mod template;
 pub mod template_functions;
@@ -32,8 +40,9 @@ pub use example::{Example, RowSource};
 pub use loader::{Loader, LoaderOptions, LoaderState, Window};
 pub use message::Message;
 pub use prefetch::PrefetchingLoader;
-pub use row::Row;
+pub use row::{ChatRow, Row, RowKind};
 pub use special_tokens::SpecialTokens;
 pub use split::Splits;
+pub use stream::ReadingProgress;
 pub use template::ChatTemplate;
 pub use tokenizer::ChatTokenizer;

@@ -33,10 +33,14 @@ impl EpochOrder {
     /// Orders rows of the given lengths. Without shuffling and packing it is their own order. Shuffling permutes
     /// rows, sorts them by length within groups of windows, and permutes the windows.
     pub fn new(lengths: &[usize], options: &OrderOptions, epoch: u64) -> Self {
+        Self::of_rows((0..lengths.len() as u32).collect(), lengths, options, epoch)
+    }
+
+    /// The same for some of the rows, which may be listed several times.
+    pub fn of_rows(mut rows: Vec<u32>, lengths: &[usize], options: &OrderOptions, epoch: u64) -> Self {
         // A window beyond the whole epoch changes nothing but the size of the products below.
-        let window = options.window.clamp(1, lengths.len().max(1));
+        let window = options.window.clamp(1, rows.len().max(1));
         let mut random = epoch_random(options.seed, epoch);
-        let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
         if options.shuffle {
             shuffle(&mut rows, &mut random);
         }
@@ -109,7 +113,7 @@ fn epoch_random(seed: u64, epoch: u64) -> ChaCha8Rng {
 }
 
 /// Fisher-Yates; the bias of the multiplication is below 2^-32 for any slice that fits in memory.
-fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
+pub(super) fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
         let choice = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
         items.swap(last, choice as usize);

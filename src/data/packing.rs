@@ -34,6 +34,35 @@ pub(crate) fn pack(rows: &[u32], lengths: &[usize], capacity: usize) -> Vec<Vec<
     sequences
 }
 
+/// Sequences that [`pack`] makes, from the number of rows of each length; needs no memory for each row.
+pub(crate) fn packed_sequences(counts: &BTreeMap<usize, usize>, capacity: usize) -> usize {
+    let mut sequences = 0;
+    // Room left -> number of sequences with that much room.
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    for (&length, &count) in counts.iter().rev() {
+        for _ in 0..count {
+            let room = match open.range_mut(length..).next() {
+                Some((&room, count)) => {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(&room);
+                    }
+                    room
+                }
+                None => {
+                    sequences += 1;
+                    capacity
+                }
+            };
+            let left = room.saturating_sub(length);
+            if left > 0 {
+                *open.entry(left).or_default() += 1;
+            }
+        }
+    }
+    sequences
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +85,9 @@ mod tests {
             rows.rotate_left(turn % lengths.len().max(1));
             let packed = pack(&rows, &lengths, 32);
             prop_assert_eq!(packed.len(), in_order.len());
+            let mut counts = BTreeMap::new();
+            lengths.iter().for_each(|&length| *counts.entry(length).or_default() += 1);
+            prop_assert_eq!(packed.len(), packed_sequences(&counts, 32));
             for sequence in &packed {
                 prop_assert!(sequence.iter().map(|&row| lengths[row as usize]).sum::<usize>() <= 32);
             }

@@ -23,8 +23,9 @@ impl Splits {
         tokenizer: Option<&ChatTokenizer>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        let train = Dataset::load(&section.train, tokenizer, section, progress)
+        let mut train = Dataset::load(&section.train, tokenizer, section, progress)
             .context(|| "while loading the training data".to_owned())?;
+        train.sources.clone_from(&section.sources);
         match &section.validation {
             Validation::None => Ok(Self { train, validation: None }),
             Validation::Auto => Ok(train.split(section.validation_fraction)),
@@ -39,26 +40,31 @@ impl Splits {
 
 impl Dataset {
     /// Splits off about `fraction` of the rows for validation, by the hash of their content: a row stays on its side
-    /// when rows are appended, and equal rows stay together. With two or more different rows each side gets one.
+    /// when rows are appended, and equal rows stay together. With two or more different rows each side gets one: only
+    /// where no hash lies below `fraction`, an appended row can take the place of the one row held out.
     pub fn split(self, fraction: f64) -> Splits {
-        let counts = self.counts;
         let hashes = || self.examples.iter().map(|example| example.content_hash);
-        let (Some(lowest), Some(highest)) = (hashes().min(), hashes().max()) else {
+        let Some(threshold) = validation_threshold(hashes(), fraction) else {
             return Splits { train: self, validation: None };
         };
-        if lowest == highest {
-            return Splits { train: self, validation: None };
-        }
-        // The lowest hash goes to validation and the highest to training, whatever the fraction.
-        let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
-        let threshold = threshold.clamp(lowest, highest - 1);
-        let (validation, train) =
-            self.examples.into_iter().partition(|example| example.content_hash <= threshold);
+        let Self { examples, counts, sources } = self;
+        let (validation, train) = examples.into_iter().partition(|example| example.content_hash <= threshold);
         Splits {
-            train: Dataset { examples: train, counts },
-            validation: Some(Dataset { examples: validation, counts }),
+            train: Dataset { examples: train, counts, sources },
+            validation: Some(Dataset { examples: validation, counts, sources: Vec::new() }),
         }
     }
+}
+
+/// The largest hash of the validation side; `None` where all hashes are equal, which cannot be split. The lowest hash
+/// goes to validation and the highest to training, whatever the fraction.
+pub(crate) fn validation_threshold(hashes: impl Iterator<Item = u64>, fraction: f64) -> Option<u64> {
+    let range = hashes.fold(None, |range: Option<(u64, u64)>, hash| {
+        Some(range.map_or((hash, hash), |(low, high)| (low.min(hash), high.max(hash))))
+    });
+    let (lowest, highest) = range.filter(|(low, high)| low < high)?;
+    let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+    Some(threshold.clamp(lowest, highest - 1))
 }
 
 #[cfg(test)]

@@ -4,13 +4,21 @@
 //! rendering growing prefixes of the conversation: the rendering up to the turn, with the generation prompt, must be a
 //! prefix of the whole rendering, and so must the rendering that includes the turn. The text between the two is what
 //! the model has to write, its end-of-turn token included.
+//!
+//! Some templates print earlier turns differently once later ones follow; they leave out the thinking of past answers,
+//! for example. A turn that the whole rendering has changed is trained in a rendering of its own, which ends with it:
+//! exactly what the model reads and writes when it answers there. Turns share renderings where they can.
 
 use super::message::Message;
+use super::row::ChatRow;
 use super::template::{ChatTemplate, Conversation};
 use crate::config::TrainOn;
 use crate::error::{Error, Result};
-use serde_json::Value;
 use std::ops::Range;
+
+/// Text of all renderings of one conversation, in bytes. Renderings of their own take memory that grows with the square
+/// of the number of turns.
+const MAX_RENDERED_BYTES: usize = 128_000_000;
 
 /// A rendered conversation and the turns in it whose training differs from `otherwise`.
 #[derive(Debug)]
@@ -28,59 +36,116 @@ pub(crate) struct Turn {
     pub trained: bool,
 }
 
-/// Renders a conversation and locates the turns that matter for `train_on`. Messages before `prompt_length` are not
-/// trained unless they say so themselves.
+/// Renders a conversation and locates the turns that matter for `train_on`, each in one of the renderings. There are
+/// several only where the template rewrites earlier turns; the last one then is the longest.
 pub(crate) fn render_turns(
     template: &ChatTemplate,
-    messages: &[Message],
-    tools: Option<&Value>,
-    prompt_length: usize,
+    row: &ChatRow,
     train_on: TrainOn,
-) -> Result<Rendering> {
-    let conversation = Conversation::new(messages, tools);
-    let text = template.render_prefix(&conversation, messages.len(), false)?;
+) -> Result<Vec<Rendering>> {
+    let conversation = Conversation::new(&row.messages, row.tools.as_ref());
+    let text = template.render_prefix(&conversation, row.messages.len(), false)?;
     let otherwise = train_on == TrainOn::All;
-    let last = messages.iter().rposition(Message::is_assistant);
-    let mut turns = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        let selected = match train_on {
-            TrainOn::All => true,
-            TrainOn::Assistant => message.is_assistant() && index >= prompt_length,
-            TrainOn::Last => Some(index) == last && index >= prompt_length,
-        };
-        let trained = message.train.unwrap_or(selected);
-        if trained != otherwise {
-            let range = turn_range(template, &conversation, &text, index, message.is_assistant())
-                .map_err(|error| error.context(format!("messages[{index}]")))?;
-            turns.push(Turn { range, trained });
+    let mut rendered_bytes = text.len();
+    let mut current = Rendering { text, otherwise, turns: Vec::new() };
+    let mut renderings = Vec::new();
+    for (index, trained) in decisions(row, train_on).into_iter().enumerate().rev() {
+        if trained == otherwise {
+            continue;
         }
+        let in_row = |error: Error| error.context(format!("messages[{index}]"));
+        let turn = TurnText::render(template, &conversation, index, row.messages[index].is_assistant())
+            .map_err(in_row)?;
+        let range = match turn.locate(&current.text) {
+            Err(_) if !otherwise => {
+                let range = turn.locate(&turn.through).map_err(in_row)?;
+                rendered_bytes += turn.through.len();
+                check_rendered_bytes(rendered_bytes)?;
+                let own = Rendering { text: turn.through, otherwise, turns: Vec::new() };
+                renderings.push(std::mem::replace(&mut current, own));
+                range
+            }
+            found => found.map_err(in_row)?,
+        };
+        current.turns.push(Turn { range, trained });
     }
-    Ok(Rendering { text, otherwise, turns })
+    renderings.push(current);
+    if renderings.len() > 1 {
+        renderings.retain(|rendering| !rendering.turns.is_empty());
+    }
+    renderings.reverse();
+    renderings.iter_mut().for_each(|rendering| rendering.turns.reverse());
+    Ok(renderings)
 }
 
-/// Bytes of `text` that message `index` adds to the messages before it. The header of an assistant turn belongs to the
-/// prompt; other turns are taken with their headers.
-fn turn_range(
-    template: &ChatTemplate,
-    conversation: &Conversation,
-    text: &str,
-    index: usize,
-    is_assistant: bool,
-) -> Result<Range<usize>> {
-    let start = if index == 0 && !is_assistant {
-        0
-    } else {
-        let before = template
-            .render_prefix(conversation, index, is_assistant)
-            .map_err(|error| error.context("while rendering the turns before it"))?;
-        prefix_length(&before, text)?
+/// Whether each message is trained.
+fn decisions(row: &ChatRow, train_on: TrainOn) -> Vec<bool> {
+    let last = row.messages.iter().rposition(Message::is_assistant);
+    let decide = |(index, message): (usize, &Message)| {
+        let answer = message.is_assistant() && index >= row.prompt_length;
+        let selected = match train_on {
+            TrainOn::All => true,
+            TrainOn::Assistant => answer,
+            TrainOn::Last => answer && Some(index) == last,
+            TrainOn::Completion => answer && index >= row.completion_start,
+        };
+        message.train.unwrap_or(selected)
     };
-    let through = template.render_prefix(conversation, index + 1, false)?;
-    let end = prefix_length(&through, text)?;
-    if start > end {
-        return Err(Error::data("the chat template prints less with this turn than without it"));
+    row.messages.iter().enumerate().map(decide).collect()
+}
+
+fn check_rendered_bytes(bytes: usize) -> Result<()> {
+    if bytes <= MAX_RENDERED_BYTES {
+        return Ok(());
     }
-    Ok(start..end)
+    Err(Error::data(format!(
+        "the chat template rewrites earlier turns, and rendering each turn by itself makes more than {} MB of text",
+        MAX_RENDERED_BYTES / 1_000_000
+    ))
+    .hint("set data.train_on = \"last\", or split the conversation into several rows"))
+}
+
+/// What surrounds the text of one turn.
+struct TurnText {
+    /// The conversation before the turn. The header of an assistant turn belongs to it; other turns are taken with
+    /// their headers.
+    before: String,
+    /// The conversation with the turn.
+    through: String,
+}
+
+impl TurnText {
+    fn render(
+        template: &ChatTemplate,
+        conversation: &Conversation,
+        index: usize,
+        is_assistant: bool,
+    ) -> Result<Self> {
+        let before = match (index, is_assistant) {
+            (0, false) => String::new(),
+            (0, true) => template.render_prefix(conversation, 0, true).map_err(|error| {
+                Error::data(format!(
+                    "the conversation starts with an answer, and without a turn before it {error}"
+                ))
+                .hint("start the conversation with a user turn, or give this turn \"train\": false")
+            })?,
+            _ => template
+                .render_prefix(conversation, index, is_assistant)
+                .map_err(|error| error.context("while rendering the turns before it"))?,
+        };
+        Ok(Self { before, through: template.render_prefix(conversation, index + 1, false)? })
+    }
+
+    /// Bytes of `text` that the turn adds to the messages before it.
+    fn locate(&self, text: &str) -> Result<Range<usize>> {
+        let start = prefix_length(&self.before, text)?;
+        let end = prefix_length(&self.through, text)?;
+        if start > end {
+            return Err(Error::data("the chat template prints less with this turn than without it")
+                .hint("set data.chat_template to a template that prints every turn"));
+        }
+        Ok(start..end)
+    }
 }
 
 fn prefix_length(prefix: &str, text: &str) -> Result<usize> {
@@ -99,8 +164,8 @@ fn prefix_length(prefix: &str, text: &str) -> Result<usize> {
         excerpt(text)
     ))
     .hint(
-        "set data.train_on = \"last\", give each answer a row of its own, or set data.chat_template to a template \
-         that leaves earlier turns as they were",
+        "set data.train_on = \"last\" or \"all\", or set data.chat_template to a template that prints the turns before an \
+         answer as it prints them without it",
     ))
 }
 
@@ -127,12 +192,20 @@ mod tests {
         train_on: TrainOn,
     ) -> Result<String> {
         let template = ChatTemplate::new(template, &SpecialTokens::default(), 0)?;
-        let mut rendering = render_turns(&template, messages, None, prompt_length, train_on)?;
-        for turn in rendering.turns.iter().rev() {
-            rendering.text.insert(turn.range.end, if turn.trained { ']' } else { ')' });
-            rendering.text.insert(turn.range.start, if turn.trained { '[' } else { '(' });
+        let row = ChatRow {
+            messages: messages.to_vec(),
+            tools: None,
+            prompt_length,
+            completion_start: prompt_length,
+        };
+        let mut renderings = render_turns(&template, &row, train_on)?;
+        for rendering in &mut renderings {
+            for turn in rendering.turns.iter().rev() {
+                rendering.text.insert(turn.range.end, if turn.trained { ']' } else { ')' });
+                rendering.text.insert(turn.range.start, if turn.trained { '[' } else { '(' });
+            }
         }
-        Ok(rendering.text)
+        Ok(renderings.into_iter().map(|rendering| rendering.text).collect::<Vec<_>>().join("\n"))
     }
 
     #[test]
@@ -159,15 +232,39 @@ mod tests {
         assert_eq!(system, "[<system>S</>]<user>q</><assistant>one</><user>r</><assistant>[two</>]");
     }
 
+    /// Leaves out what stands before a `|` in answers that are not the last message.
+    const FORGETFUL: &str = "{% for m in messages %}<{{ m.role }}>\
+        {{ m.content if loop.last or m.role != 'assistant' else m.content.split('|')[-1] }}</>{% endfor %}\
+        {% if add_generation_prompt %}<assistant>{% endif %}";
+
     #[test]
-    fn rewritten_history_is_refused_but_the_last_turn_is_found() {
+    fn turns_that_later_ones_rewrite_are_trained_in_renderings_of_their_own() {
+        let mut messages = conversation();
+        messages[2] = Message::new("assistant", "why|one");
+        messages.push(Message::new("user", "s"));
+        messages.push(Message::new("assistant", "plain"));
+        let texts = marked(FORGETFUL, &messages, 0, TrainOn::Assistant).unwrap();
+        let expected = "<system>S</><user>q</><assistant>[why|one</>]\n\
+                        <system>S</><user>q</><assistant>one</><user>r</><assistant>[two</>]<user>s</>\
+                        <assistant>[plain</>]";
+        assert_eq!(texts, expected);
+        let last = marked(FORGETFUL, &messages, 0, TrainOn::Last).unwrap();
+        assert!(
+            last.starts_with("<system>S</><user>q</><assistant>one</>") && !last.contains('\n'),
+            "{last}"
+        );
+        messages[2].train = Some(false);
+        assert!(marked(FORGETFUL, &messages, 0, TrainOn::All).is_err());
+    }
+
+    #[test]
+    fn a_template_that_changes_the_question_is_refused() {
         let error = marked(REWRITING, &conversation(), 0, TrainOn::Assistant).unwrap_err();
         assert!(
-            error.to_string().contains("messages[2]: the chat template prints earlier turns differently"),
+            error.to_string().contains("messages[4]: the chat template prints earlier turns differently"),
             "{error}"
         );
         assert!(error.hint_text().unwrap().contains("last"));
-        let short = &conversation()[3..];
-        assert!(marked(REWRITING, short, 0, TrainOn::Last).is_err());
+        assert!(marked(REWRITING, &conversation(), 0, TrainOn::All).is_ok());
     }
 }

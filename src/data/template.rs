@@ -80,7 +80,23 @@ impl ChatTemplate {
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(context))
-            .map_err(|error| template_error(&error))
+            .map_err(|error| template_error(&error).hint(cure(error.kind())))
+    }
+}
+
+/// What to do about a conversation that the template does not print.
+fn cure(kind: JinjaErrorKind) -> &'static str {
+    match kind {
+        JinjaErrorKind::OutOfFuel => {
+            "shorten the conversation, or set data.chat_template to a template that does less work"
+        }
+        JinjaErrorKind::InvalidOperation => {
+            "the template decides which roles may follow each other: change the row, or set data.chat_template to a \
+             template that takes it"
+        }
+        _ => {
+            "add what the template asks for to the row, or set data.chat_template to a corrected template file"
+        }
     }
 }
 

@@ -208,6 +208,16 @@ impl ChatTokenizer {
         &self.tokenizer
     }
 
+    /// Changes with everything that decides the tokens of a row; `None` for a tokenizer that cannot be written down.
+    pub(crate) fn fingerprint(&self) -> Option<[u8; blake3::OUT_LEN]> {
+        let mut hasher = blake3::Hasher::new();
+        let template = self.template.as_ref().map(ChatTemplate::source);
+        let rest = format!("{template:?} {:?} {}", self.special, self.clock);
+        hasher.update(self.tokenizer.to_string(false).ok()?.as_bytes());
+        hasher.update(rest.as_bytes());
+        Some(*hasher.finalize().as_bytes())
+    }
+
     pub(crate) fn encode_ranges(&self, text: &str) -> Result<Encoded> {
         self.encode_text(text, false)
     }

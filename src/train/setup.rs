@@ -10,7 +10,7 @@ use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::AdapterSpec;
 use crate::checkpoint::TrainerState;
-use crate::config::{Method, RunConfig, RunLength, ScheduleKind};
+use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind, Validation};
 use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
 use crate::data::{
@@ -62,7 +62,8 @@ pub async fn setup(
     let tokenizer = open_tokenizer(&config, &model)?;
     let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;
     train.check_vocabulary(model.source.config.vocab_size)?;
-    let (rows, mut notices) = (train.len(), data_notices(&train));
+    let (rows, mut notices) =
+        (train.len(), data_notices(&train, validation.as_ref(), &config.data.validation));
     let validation_rows = validation.as_ref().map_or(0, Dataset::len);
     let evaluated = validation.map(|v| -> Result<Vec<Batch>> {
         v.check_vocabulary(model.source.config.vocab_size)?;
@@ -180,14 +181,17 @@ pub fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<Ch
     }
 }
 
-fn data_notices(train: &Dataset) -> Vec<String> {
-    let counts = train.counts();
-    let told = [
-        (counts.truncated, "cut to data.max_length"),
-        (counts.dropped, "dropped because they are longer than data.max_length"),
-        (counts.unsupervised, "skipped because no token of theirs is trained"),
-    ];
-    told.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} rows {what}")).collect()
+/// What happened to rows, and a warning about those on both sides.
+fn data_notices(train: &Dataset, validation: Option<&Dataset>, from: &Validation) -> Vec<String> {
+    let mut notices = train.notices();
+    if let Some(validation) = validation {
+        // Rows held out of the training files are counted with those.
+        if matches!(from, Validation::Files(_)) {
+            notices.extend(validation.notices().into_iter().map(|notice| format!("validation: {notice}")));
+        }
+        notices.extend(train.leak_notice(validation));
+    }
+    notices
 }
 
 /// What is trained, with its values at the start.

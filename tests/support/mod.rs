@@ -4,6 +4,7 @@
 #[cfg(unix)]
 pub mod peer;
 pub mod prepared;
+pub mod rows;
 pub mod steps;
 pub mod workspace;
 

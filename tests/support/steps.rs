@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lazytune::adapter::{AdapterSpec, LoraPair, TargetModules};
-use lazytune::config::{DataSection, Overlong, TrainOn, Validation};
+use lazytune::config::{DataSection, TrainOn};
 use lazytune::data::{Dataset, Example, Loader, LoaderOptions, RowSource};
 use lazytune::executor::HostTensor;
 use lazytune::graph::DType;
@@ -59,17 +59,7 @@ pub fn loader(lengths: &[usize]) -> Loader {
         source: RowSource { file: Arc::from(Path::new("rows.jsonl")), row: row + 1 },
         content_hash: row as u64,
     };
-    let section = DataSection {
-        train: vec![],
-        validation: Validation::None,
-        validation_fraction: 0.1,
-        max_length: 64,
-        shuffle: false,
-        packing: false,
-        train_on: TrainOn::All,
-        overlong: Overlong::Truncate,
-        chat_template: None,
-    };
+    let section = DataSection { max_length: 64, train_on: TrainOn::All, ..DataSection::default() };
     let dataset = Dataset::from_examples(lengths.iter().enumerate().map(example), &section);
     let options = LoaderOptions {
         batch_size: 1,

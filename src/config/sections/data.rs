@@ -8,12 +8,15 @@ use std::path::PathBuf;
 /// The rows to train and validate on.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["train"]))]
+#[schemars(extend("anyOf" = [{"required": ["train"]}, {"required": ["sources"]}]))]
 pub(in crate::config) struct RawData {
-    /// JSONL files or globs ("data/*.jsonl"), relative to this file; matches of a glob are sorted by name.
+    /// JSONL files (plain, gzip or zstd) or globs, relative to this file; matches of a glob are sorted by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TextOrList")]
     pub train: Option<TextOrList>,
+    /// Instead of train: files with weights. A source's weight over the sum of all is its share of an epoch's draws.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<RawSource>,
     /// "auto" holds validation_fraction of the training rows out, "none" validates nothing, else files or globs.
     pub validation: TextOrList,
     /// Share of the rows that validation = "auto" holds out: these rows are not trained on.
@@ -26,20 +29,47 @@ pub(in crate::config) struct RawData {
     pub shuffle: bool,
     /// Join short rows in one sequence, kept apart by the attention mask: less padding, more tokens a second.
     pub packing: bool,
-    /// Which tokens of a conversation carry loss: every "assistant" turn, the "last" one, or "all" tokens.
+    /// Which tokens carry loss: every "assistant" turn, the "last" one, only the "completion" of a row, or "all" tokens.
     pub train_on: TrainOn,
-    /// Rows longer than max_length: "truncate" keeps their first max_length tokens, "drop" leaves them out.
+    /// Rows longer than max_length: "truncate" keeps their first tokens, "drop" leaves them out, "split" makes several.
     pub overlong: Overlong,
+    /// Train on one of several rows with the same text.
+    pub deduplicate: bool,
+    /// Keep the tokens of large files on disk, so that the next run need not tokenize them again.
+    pub cache: bool,
+    /// Folder for these tokens; by default lazytune/tokens in the user's cache folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub cache_dir: Option<PathBuf>,
     /// A Jinja file to use instead of the model's own chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub chat_template: Option<PathBuf>,
 }
 
+/// Files that are drawn from together.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawSource {
+    /// Files or globs, as in train.
+    pub path: TextOrList,
+    /// How often these rows are drawn, in proportion to the other sources' weights.
+    #[serde(default = "RawSource::default_weight")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub weight: f64,
+}
+
+impl RawSource {
+    fn default_weight() -> f64 {
+        1.0
+    }
+}
+
 impl Default for RawData {
     fn default() -> Self {
         Self {
             train: None,
+            sources: Vec::new(),
             validation: TextOrList::Text("auto".to_owned()),
             validation_fraction: 0.05,
             max_length: 512,
@@ -47,6 +77,9 @@ impl Default for RawData {
             packing: false,
             train_on: TrainOn::Assistant,
             overlong: Overlong::Truncate,
+            deduplicate: false,
+            cache: true,
+            cache_dir: None,
             chat_template: None,
         }
     }
@@ -57,6 +90,8 @@ impl Default for RawData {
 pub struct DataSection {
     /// Existing files, absolute, each once, in the order to read them.
     pub train: Vec<PathBuf>,
+    /// The same files by source, where sources have weights; else empty.
+    pub sources: Vec<WeightedSource>,
     pub validation: Validation,
     /// In (0, 1); read only for [`Validation::Auto`].
     pub validation_fraction: f64,
@@ -66,7 +101,43 @@ pub struct DataSection {
     pub packing: bool,
     pub train_on: TrainOn,
     pub overlong: Overlong,
+    pub deduplicate: bool,
+    /// Whether tokens of large files are kept on disk.
+    pub cache: bool,
+    /// `None` is the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
     pub chat_template: Option<PathBuf>,
+}
+
+/// The defaults of all keys, and no files.
+impl Default for DataSection {
+    fn default() -> Self {
+        let raw = RawData::default();
+        Self {
+            train: Vec::new(),
+            sources: Vec::new(),
+            validation: Validation::Auto,
+            validation_fraction: raw.validation_fraction,
+            max_length: raw.max_length,
+            shuffle: raw.shuffle,
+            packing: raw.packing,
+            train_on: raw.train_on,
+            overlong: raw.overlong,
+            deduplicate: raw.deduplicate,
+            cache: raw.cache,
+            cache_dir: None,
+            chat_template: None,
+        }
+    }
+}
+
+/// Files whose rows are drawn in proportion to a weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedSource {
+    /// Existing files, absolute.
+    pub files: Vec<PathBuf>,
+    /// Finite and positive.
+    pub weight: f64,
 }
 
 /// Where validation rows come from.
@@ -86,6 +157,7 @@ pub enum Validation {
 pub enum TrainOn {
     Assistant,
     Last,
+    Completion,
     All,
 }
 
@@ -96,4 +168,5 @@ pub enum TrainOn {
 pub enum Overlong {
     Truncate,
     Drop,
+    Split,
 }

@@ -11,7 +11,7 @@ mod train;
 mod values;
 
 pub use adapter::{AdapterSection, Method, TargetModules};
-pub use data::{DataSection, Overlong, TrainOn, Validation};
+pub use data::{DataSection, Overlong, TrainOn, Validation, WeightedSource};
 pub use log::LogSection;
 pub use model::{DataType, DeviceChoice, ModelInit, ModelLocation, ModelSection};
 pub use optimizer::{OptimizerName, OptimizerSection};
@@ -19,7 +19,7 @@ pub use schedule::{ScheduleKind, ScheduleSection};
 pub use train::{RunLength, TrainSection};
 
 pub(super) use adapter::KNOWN_TO_INIT;
-pub(super) use data::RawData;
+pub(super) use data::{RawData, RawSource};
 pub(super) use model::RawModel;
 pub(super) use train::RawTrain;
 pub(super) use values::{ByteSize, SizeOrOff, TextOrList};

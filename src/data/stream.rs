@@ -1,0 +1,166 @@
+//! Rows of files as tokens, one chunk of lines after the other, in their order and on all cores.
+
+use super::cache::TokenCache;
+use super::encode::{SupervisedTokens, encode_row};
+use super::example::RowSource;
+use super::files::expand;
+use super::jsonl::{Line, LineReader};
+use super::row::{Row, RowKind};
+use super::tokenizer::ChatTokenizer;
+use crate::config::{DataSection, TrainOn};
+use crate::error::{Error, Result, ResultExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Lines that are tokenized together; the bytes bound the memory of untokenized text.
+const CHUNK_LINES: usize = 1024;
+const CHUNK_BYTES: usize = 16_000_000;
+/// Lines that a thread takes at a time.
+const SHARE_LINES: usize = 16;
+
+/// A row as tokens, whatever its length.
+#[derive(Debug)]
+pub(crate) struct EncodedRow {
+    pub tokens: KindAndTokens,
+    pub source: RowSource,
+    /// Hash of the row's text.
+    pub content_hash: u64,
+}
+
+/// What a row's text alone decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KindAndTokens {
+    pub kind: RowKind,
+    /// Several where the chat template rewrites earlier turns.
+    pub examples: Vec<SupervisedTokens>,
+}
+
+/// How far reading has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadingProgress {
+    pub rows: usize,
+    /// Bytes of the files, before unpacking.
+    pub bytes: u64,
+    /// Of all files together.
+    pub total_bytes: u64,
+}
+
+/// Calls `visit` with every row of the files (or globs), in order. Memory holds one chunk of lines and its tokens.
+///
+/// # Errors
+/// A file or row cannot be read or tokenized (with its file and line), or a file has no rows; and errors of `visit`.
+pub(crate) fn read_rows(
+    files: &[PathBuf],
+    tokenizer: Option<&ChatTokenizer>,
+    section: &DataSection,
+    visit: &mut dyn FnMut(EncodedRow) -> Result<()>,
+    progress: &mut dyn FnMut(ReadingProgress),
+) -> Result<()> {
+    let files = expand(files)?;
+    let sizes: Vec<u64> =
+        files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).collect();
+    let mut done = ReadingProgress { total_bytes: sizes.iter().sum(), ..ReadingProgress::default() };
+    let mut encoder = ChunkEncoder { tokenizer, train_on: section.train_on, cache: None };
+    if let (true, Some(tokenizer)) = (section.cache, tokenizer) {
+        encoder.cache = TokenCache::open(section.cache_dir.as_deref(), tokenizer, section.train_on);
+    }
+    for (file, size) in files.iter().zip(sizes) {
+        let (rows_before, bytes_before) = (done.rows, done.bytes);
+        let mut lines = LineReader::open(file)?;
+        loop {
+            let chunk = next_chunk(&mut lines)?;
+            if chunk.is_empty() {
+                break;
+            }
+            for (tokens, line) in encoder.encode(&chunk)?.into_iter().zip(chunk) {
+                done.rows += 1;
+                visit(EncodedRow { tokens, content_hash: content_hash(&line.text), source: line.source })?;
+            }
+            done.bytes = bytes_before + lines.bytes_read().min(size);
+            progress(done);
+        }
+        if done.rows == rows_before {
+            return Err(Error::data(format!("{} has no rows", file.display()))
+                .hint("give a file with one JSON object per line"));
+        }
+    }
+    Ok(())
+}
+
+/// Hash of a row's text.
+fn content_hash(text: &str) -> u64 {
+    super::dataset::first_bytes(&blake3::hash(text.trim().as_bytes()))
+}
+
+fn next_chunk(lines: &mut LineReader) -> Result<Vec<Line>> {
+    let mut chunk = Vec::new();
+    let mut bytes = 0;
+    while chunk.len() < CHUNK_LINES && bytes < CHUNK_BYTES {
+        let Some(line) = lines.next().transpose()? else { break };
+        bytes += line.text.len();
+        chunk.push(line);
+    }
+    Ok(chunk)
+}
+
+struct ChunkEncoder<'a> {
+    tokenizer: Option<&'a ChatTokenizer>,
+    train_on: TrainOn,
+    cache: Option<TokenCache>,
+}
+
+impl ChunkEncoder<'_> {
+    fn encode(&mut self, chunk: &[Line]) -> Result<Vec<KindAndTokens>> {
+        let key = self.cache.as_ref().and_then(|cache| cache.key(chunk));
+        if let (Some(cache), Some(key)) = (&self.cache, &key)
+            && let Some(rows) = cache.get(key, chunk.len())
+        {
+            return Ok(rows);
+        }
+        let rows = self.tokenize(chunk)?;
+        if let (Some(cache), Some(key)) = (&mut self.cache, &key) {
+            cache.put(key, &rows);
+        }
+        Ok(rows)
+    }
+
+    /// Tokenizes lines on all cores; the error of the first bad line wins.
+    fn tokenize(&self, chunk: &[Line]) -> Result<Vec<KindAndTokens>> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shares: Vec<&[Line]> = chunk.chunks(SHARE_LINES).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < shares.len()) {
+                let rows: Result<Vec<_>> = shares[index].iter().map(|line| self.encode_line(line)).collect();
+                done.push((index, rows));
+            }
+            done
+        };
+        let mut parts = thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads.min(shares.len())).map(|_| scope.spawn(work)).collect();
+            let crashed = |_| Err(Error::internal("a tokenizing thread crashed"));
+            let joined = workers.into_iter().map(|worker| worker.join().or_else(crashed));
+            joined.collect::<Result<Vec<_>>>()
+        })?
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>();
+        parts.sort_unstable_by_key(|(index, _)| *index);
+        let mut rows = Vec::with_capacity(chunk.len());
+        for (_, part) in parts {
+            rows.extend(part?);
+        }
+        Ok(rows)
+    }
+
+    fn encode_line(&self, line: &Line) -> Result<KindAndTokens> {
+        let fields = line.parse()?;
+        Row::from_json(fields)
+            .and_then(|(kind, row)| {
+                Ok(KindAndTokens { kind, examples: encode_row(row, self.tokenizer, self.train_on)? })
+            })
+            .context(|| line.source.to_string())
+    }
+}
