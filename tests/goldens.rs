@@ -18,7 +18,7 @@ use lazytune::train::NamedTensors;
 use lazytune::train::model::OpenModel;
 use serde_json::Value;
 use support::workspace::{Workspace, field, golden, steps, tensors};
-use support::{block_on, compute, executor, relative_error, two_threads};
+use support::{FAMILIES, GGUF, block_on, compute, executor, relative_error, two_threads};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -139,21 +139,6 @@ fn check_first_step(case: &str, base: &str, options: CpuOptions) {
 }
 
 const LLAMA: [&str; 4] = ["gqa_tied", "untied_odd", "mha_patterns", "full"];
-const FAMILIES: [&str; 11] = [
-    "llama3_rope",
-    "llama_yarn",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "smollm3",
-    "granite",
-    "olmo2",
-    "phi3",
-    "gemma2",
-    "gemma3",
-];
-/// Of these there is a GGUF file too.
-const GGUF: [&str; 8] = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "gemma2", "gemma3"];
 
 #[test]
 fn logits_loss_and_gradients_of_fused_kernels() {
