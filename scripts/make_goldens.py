@@ -172,7 +172,7 @@ CASES |= {
     # Caps so low that scores and logits feel them.
     "gemma2": family(
         19, "gemma2", "Gemma2ForCausalLM", hidden_activation="gelu_pytorch_tanh", sliding_window=4,
-        query_pre_attn_scalar=16, attn_logit_softcapping=1.5, final_logit_softcapping=2.0,
+        query_pre_attn_scalar=8, rope_theta=10000.0, attn_logit_softcapping=1.5, final_logit_softcapping=2.0,
     ),
     "gemma3": family(
         20, "gemma3_text", "Gemma3ForCausalLM", hidden_activation="gelu_pytorch_tanh", num_hidden_layers=6,

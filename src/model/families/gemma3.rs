@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::gemma2::{common, complete_query_scalar};
+use super::gemma::{common, complete_query_scalar};
 use super::{Family, GgufLayout, windows};
 use crate::error::Error;
 use crate::model::{Architecture, HeadNorm, RopeSpec, hf_rope};
