@@ -205,13 +205,18 @@ CASES |= {
         13, "qwen2", "Qwen2ForCausalLM", tie_word_embeddings=True, use_sliding_window=False, sliding_window=4,
         max_window_layers=1, hidden_size=32,
     ),
+    # A window from the second layer on, of which llama.cpp's files know nothing.
+    "qwen2_window": family(
+        21, "qwen2", "Qwen2ForCausalLM", use_sliding_window=True, sliding_window=5, max_window_layers=1,
+        hidden_size=32,
+    ),
     "qwen3": family(
-        14, "qwen3", "Qwen3ForCausalLM", use_sliding_window=True, sliding_window=5, max_window_layers=1,
+        14, "qwen3", "Qwen3ForCausalLM",
         rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
                          "original_max_position_embeddings": 16, "beta_fast": 4.0, "beta_slow": 0.5},
     ),
     "smollm3": family(
-        15, "smollm3", "SmolLM3ForCausalLM", num_hidden_layers=3, no_rope_layer_interval=2, hidden_size=32,
+        15, "smollm3", "SmolLM3ForCausalLM", num_hidden_layers=4, hidden_size=32,
         rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
                          "original_max_position_embeddings": 16},
     ),
@@ -229,11 +234,12 @@ CASES |= {
     # Caps so low that scores and logits feel them.
     "gemma2": family(
         19, "gemma2", "Gemma2ForCausalLM", hidden_activation="gelu_pytorch_tanh", sliding_window=4,
-        query_pre_attn_scalar=16, attn_logit_softcapping=1.5, final_logit_softcapping=2.0,
+        query_pre_attn_scalar=8, rope_theta=10000.0, attn_logit_softcapping=1.5, final_logit_softcapping=2.0,
     ),
     "gemma3": family(
-        20, "gemma3_text", "Gemma3ForCausalLM", hidden_activation="gelu_pytorch_tanh", num_hidden_layers=3,
-        sliding_window=4, sliding_window_pattern=3, query_pre_attn_scalar=8, rope_local_base_freq=100.0,
+        20, "gemma3_text", "Gemma3ForCausalLM", hidden_activation="gelu_pytorch_tanh", num_hidden_layers=6,
+        hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, sliding_window=4,
+        query_pre_attn_scalar=8, rope_local_base_freq=10000.0,
         rope_scaling={"rope_type": "linear", "factor": 2.0},
     ),
 }
@@ -393,8 +399,8 @@ def write_gguf(path, config, tensors):
             values = interleaved(values, heads)
         if kind.startswith("gemma") and name.endswith("norm.weight"):
             values = values + 1.0
-        writer.add_tensor(names.get_name(name, (".weight", ".bias")) + name[name.rindex("."):],
-                          numpy.ascontiguousarray(values, dtype=numpy.float32))
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        writer.add_tensor(stored, numpy.ascontiguousarray(values, dtype=numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -515,7 +521,7 @@ def make_case(folder, case):
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(case["seed"])
     config, tensors = write_base(folder / "base", case, generator)
-    if config["model_type"] in GGUF_NAMES:
+    if config["model_type"] in GGUF_NAMES and not config.get("use_sliding_window"):
         write_gguf(folder / "base.gguf", config, tensors)
     if "lora" in case:
         write_adapter(folder / "adapter", folder / "base", case, generator)

@@ -12,7 +12,7 @@ use lazytune::model::{Parameters, Tokens, Trained};
 use lazytune::train::model::OpenModel;
 use support::prepared::{assert_silent, train, truncate, workspace};
 use support::workspace::{Outcome, Workspace, golden, snapshot, tensors};
-use support::{block_on, compute, executor, relative_error, two_threads};
+use support::{FAMILIES, GGUF, block_on, compute, executor, relative_error, two_threads};
 
 fn generate(workspace: &Workspace, arguments: &[&str]) -> Outcome {
     workspace.run(
@@ -75,7 +75,7 @@ fn generate_refuses_what_it_cannot_do() {
     workspace.run(&endless).exits(0);
 }
 
-/// The prediction for the last of `ids`, [vocab].
+/// The predictions after each of `ids`, [tokens, vocab].
 fn logits(model: &OpenModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<f64> {
     let executor = executor(two_threads());
     block_on(executor.set_weights(model.weight_loader())).unwrap();
@@ -87,7 +87,7 @@ fn logits(model: &OpenModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<f64> {
     let graph = ComputationGraph::new();
     let parameters = Parameters::new(&graph, &trained, DType::F32, None);
     let hidden = model.decoder.hidden_states(&parameters, &Tokens::packed(&graph, 1, ids.len(), 64));
-    let logits = hidden.linear(&model.decoder.head(&parameters));
+    let logits = model.decoder.logits(&parameters, &hidden);
     let tensor = |values: Vec<u32>| HostTensor::u32(&[ids.len()], values).unwrap();
     let inputs = StepInputs::from([
         ("input_ids".into(), tensor(ids.to_vec())),
@@ -148,4 +148,84 @@ fn merge_overwrites_nothing_and_leaves_nothing_half_done() {
     let left: Vec<_> =
         std::fs::read_dir(workspace.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("out")), "{left:?}");
+}
+
+/// The predictions after each of `ids`, of which the first `prefill` are read at once and the others one by one.
+fn decoded(model: &OpenModel, ids: &[u32], prefill: usize) -> Vec<f64> {
+    const CAPACITY: usize = 32;
+    let executor = executor(two_threads());
+    block_on(executor.set_weights(model.weight_loader())).unwrap();
+    let width = model.decoder.kv_heads * model.decoder.head_dim;
+    let empty = HostTensor::f32(&[CAPACITY, width], vec![0.0; CAPACITY * width]).unwrap();
+    let names =
+        (0..model.decoder.layers).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
+    block_on(executor.set_states(names.map(|name| (name, empty.clone())).collect())).unwrap();
+    let mut all = Vec::new();
+    let mut start = 0;
+    while start < ids.len() {
+        let seq = if start == 0 { prefill } else { 1 };
+        let graph = ComputationGraph::new();
+        let parameters = Parameters::new(&graph, &Trained::Nothing, DType::F32, None);
+        let hidden = model.decoder.hidden_states(&parameters, &Tokens::cached(&graph, seq, CAPACITY));
+        let logits = model.decoder.logits(&parameters, &hidden);
+        let tensor = |values: Vec<u32>| HostTensor::u32(&[values.len()], values).unwrap();
+        let inputs = StepInputs::from([
+            ("input_ids".into(), tensor(ids[start..start + seq].to_vec())),
+            ("positions".into(), tensor((start as u32..(start + seq) as u32).collect())),
+            ("start".into(), tensor(vec![start as u32])),
+        ]);
+        all.extend(compute(&executor, &[logits], &inputs, false)[0].to_f64());
+        start += seq;
+    }
+    all
+}
+
+/// Caches, windows, layers without positions and soft caps: decoding gives what a whole pass gives.
+#[test]
+fn every_family_decodes_what_it_computes() {
+    let ids: Vec<u32> = (3..23).collect();
+    for case in FAMILIES {
+        let model = OpenModel::named(golden(case).join("base").to_str().unwrap(), None).unwrap();
+        let error = relative_error(&decoded(&model, &ids, 7), &logits(&model, None, &ids), 0.0);
+        assert!(error < 1e-5, "{case}: logits are {error:e} away");
+    }
+}
+
+/// From safetensors and from GGUF, whose config.json is written anew.
+#[test]
+fn every_family_merges() {
+    let workspace = Workspace::new();
+    let ids: Vec<u32> = (3..15).collect();
+    let bases = FAMILIES.map(|case| (case, "base")).into_iter().chain(GGUF.map(|case| (case, "base.gguf")));
+    for (case, base) in bases {
+        let (model, adapter) = (golden(case).join(base), golden(case).join("adapter"));
+        let [base, folder] = [model.to_str().unwrap(), adapter.to_str().unwrap()];
+        let out = format!("{case}-{}", model.extension().is_some());
+        workspace.run(&["merge", "--model", base, "--adapter", folder, "--out", &out]).exits(0);
+        let expected = logits(&OpenModel::named(base, None).unwrap(), Some(&adapter), &ids);
+        let merged = OpenModel::named(workspace.path(&out).to_str().unwrap(), None).unwrap();
+        let error = relative_error(&logits(&merged, None, &ids), &expected, 0.0);
+        assert!(error < 1e-5, "{out}: logits are {error:e} away");
+    }
+}
+
+#[test]
+fn models_and_adapters_are_inspected() {
+    let workspace = Workspace::new();
+    let inspect = |path: &str| {
+        let path = golden(path);
+        let outcome = workspace.run(&["inspect", "--json", path.to_str().unwrap()]).exits(0);
+        serde_json::from_str::<serde_json::Value>(&outcome.stdout).unwrap()
+    };
+    let model = inspect("gemma3/base");
+    assert_eq!(model["architecture"], "Gemma3ForCausalLM");
+    assert_eq!(model["sliding_window"], "4 tokens in 5 of 6 layers");
+    assert_eq!(model["rope"], "theta 1000, linear, factor 2");
+    let same = inspect("gemma3/base.gguf");
+    assert_eq!((&same["parameters"], &same["tied_head"]), (&model["parameters"], &model["tied_head"]));
+    let adapter = inspect("phi3/adapter");
+    assert_eq!((&adapter["rank"], &adapter["layers"]), (&3.into(), &2.into()));
+    assert_eq!(adapter["adapted_modules"][1], "gate_up_proj");
+    workspace.run(&["inspect", "nowhere"]).exits(2).says(&["nowhere does not exist"]);
+    workspace.run(&["models"]).exits(0);
 }

@@ -18,7 +18,7 @@ use lazytune::train::NamedTensors;
 use lazytune::train::model::OpenModel;
 use serde_json::Value;
 use support::workspace::{Workspace, field, golden, steps, tensors};
-use support::{block_on, compute, executor, relative_error, two_threads};
+use support::{FAMILIES, GGUF, block_on, compute, executor, relative_error, two_threads};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -148,21 +148,6 @@ const ADAPTERS: [&str; 8] = [
     "embedding",
     "embedding_dora",
 ];
-const FAMILIES: [&str; 11] = [
-    "llama3_rope",
-    "llama_yarn",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "smollm3",
-    "granite",
-    "olmo2",
-    "phi3",
-    "gemma2",
-    "gemma3",
-];
-/// Of these there is a GGUF file too.
-const GGUF: [&str; 8] = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "gemma2", "gemma3"];
 
 /// Cases with an adapter.
 fn adapted() -> impl Iterator<Item = &'static str> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::InspectArguments;
 use super::printer::Printer;
-use crate::adapter::{TargetModules, peft};
+use crate::adapter::{LinearModule, TargetModules, peft};
 use crate::error::{Error, Result};
 use crate::model::{DecoderSpec, ModelConfig, RopeScaling};
 use crate::tensor_file::SafetensorsFile;
@@ -113,7 +113,7 @@ fn window(decoder: &DecoderSpec) -> Value {
 /// Names that an adapter can have as target modules.
 fn modules(config: &ModelConfig) -> BTreeSet<String> {
     let modules = config.linear_modules().into_iter();
-    modules.filter(|module| !module.is_output_head()).map(|module| module.name().to_owned()).collect()
+    modules.filter(LinearModule::is_inner_linear).map(|module| module.name().to_owned()).collect()
 }
 
 fn adapter(folder: &Path) -> Result<Facts> {

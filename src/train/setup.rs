@@ -10,7 +10,7 @@ use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::AdapterSpec;
 use crate::checkpoint::TrainerState;
-use crate::config::{self, Method, RunConfig, RunLength, ScheduleKind, Validation};
+use crate::config::{Method, RunConfig, RunLength, ScheduleKind, Validation};
 use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
 use crate::data::{

@@ -16,6 +16,24 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::sync::Arc;
 
+/// Goldens of one model a family.
+pub const FAMILIES: [&str; 12] = [
+    "llama3_rope",
+    "llama_yarn",
+    "mistral",
+    "qwen2",
+    "qwen2_window",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "phi3",
+    "gemma2",
+    "gemma3",
+];
+/// Of these there is a GGUF file too.
+pub const GGUF: [&str; 8] = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "gemma2", "gemma3"];
+
 /// An executor with two threads.
 pub fn executor(options: CpuOptions) -> AsyncGraphExecutor {
     AsyncGraphExecutor::new(Box::new(CpuDevice::new(options).unwrap())).unwrap()

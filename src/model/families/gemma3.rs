@@ -1,9 +1,9 @@
 //! Gemma 3's text models (Gemma Team 2025, arXiv:2503.19786): five sliding layers to one that sees everything, with
 //! another rope; norms on queries and keys.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::gemma2::{common, complete_query_scalar};
+use super::gemma::{common, complete_query_scalar};
 use super::{Family, GgufLayout, windows};
 use crate::error::Error;
 use crate::model::{Architecture, HeadNorm, RopeSpec, hf_rope};
@@ -24,10 +24,7 @@ pub const FAMILY: Family = Family {
             ("attention.sliding_window", "sliding_window"),
             ("final_logit_softcapping", "final_logit_softcapping"),
         ],
-        complete: Some(|fields| {
-            complete_query_scalar(fields);
-            fields.insert("rope_local_base_freq".into(), json!(10_000.0));
-        }),
+        complete: Some(complete),
     }),
     fields: "attention_bias hidden_act hidden_activation query_pre_attn_scalar sliding_window layer_types \
         sliding_window_pattern _sliding_window_pattern final_logit_softcapping cache_implementation \
@@ -51,3 +48,13 @@ pub const FAMILY: Family = Family {
         Ok(())
     },
 };
+
+/// llama.cpp knows the rope of sliding layers without the file.
+fn complete(fields: &mut Map<String, Value>) {
+    complete_query_scalar(fields);
+    let theta = 10_000.0;
+    let whole = fields.remove("rope_parameters");
+    let sliding = json!({ "rope_type": "default", "rope_theta": theta });
+    fields.insert("rope_parameters".into(), json!({ "full_attention": whole, "sliding_attention": sliding }));
+    fields.insert("rope_local_base_freq".into(), json!(theta));
+}

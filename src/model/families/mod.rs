@@ -1,5 +1,6 @@
 //! One short file a family: how it differs from Llama, in its config.json and in what it computes.
 
+mod gemma;
 mod gemma2;
 mod gemma3;
 mod granite;
