@@ -16,10 +16,8 @@ fn rows_are_shown_with_what_is_trained_in_brackets() {
     assert!(!text.contains('\u{1b}'), "{text}");
     for part in [
         "rows.jsonl:1  messages  ",
-        "<|im_start|>user\nDefine love, part 0<|im_end|>\n<|im_start|>assistant\n[A temporary insanity.<|im_end|>]\n",
-        "rows.jsonl:2  prompt/completion  ",
-        "Define war 1: [a by-product of peace<|im_end|>]",
-        "rows.jsonl:3  text  ",
+        "<|im_start|>user\nDefine love, part 0<|im_end|>\n<|im_start|>assistant\n[A temporary insanity.<|im_end|>]\n\nrows.jsonl:2  prompt/completion  ",
+        "Define war 1:[ a by-product of peace<|im_end|>]\n\nrows.jsonl:3  text  ",
         "rows.jsonl:4  tokenized  4 tokens, 2 trained\n",
         "read         20 rows: 5 messages, 5 prompt/completion, 5 text, 5 tokenized\n",
         "train        ",
