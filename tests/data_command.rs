@@ -48,9 +48,9 @@ fn problems_are_counted_and_json_agrees() {
     for part in [
         "rows.jsonl:1  messages  left out: nothing in it is trained\n",
         "rows.jsonl:2  text  64 tokens, 63 trained  cut to data.max_length\n",
-        "1 rows cut to data.max_length, which loses ",
-        "1 rows skipped because no token of theirs is trained",
-        "1 rows the same as a row before them; data.deduplicate = true would skip them",
+        "1 row cut to data.max_length, which loses ",
+        "1 row skipped because nothing is trained there",
+        "1 row equal to one before; data.deduplicate = true would skip such rows",
         "leaks        1 validation rows are also trained on, so that evaluation looks better than it is: ",
         "over data.max_length",
         "█",
