@@ -16,10 +16,8 @@ fn rows_are_shown_with_what_is_trained_in_brackets() {
     assert!(!text.contains('\u{1b}'), "{text}");
     for part in [
         "rows.jsonl:1  messages  ",
-        "<|im_start|>user\nDefine love, part 0<|im_end|>\n<|im_start|>assistant\n[A temporary insanity.<|im_end|>]\n",
-        "rows.jsonl:2  prompt/completion  ",
-        "Define war 1: [a by-product of peace<|im_end|>]",
-        "rows.jsonl:3  text  ",
+        "<|im_start|>user\nDefine love, part 0<|im_end|>\n<|im_start|>assistant\n[A temporary insanity.<|im_end|>]\n\nrows.jsonl:2  prompt/completion  ",
+        "Define war 1:[ a by-product of peace<|im_end|>]\n\nrows.jsonl:3  text  ",
         "rows.jsonl:4  tokenized  4 tokens, 2 trained\n",
         "read         20 rows: 5 messages, 5 prompt/completion, 5 text, 5 tokenized\n",
         "train        ",
@@ -50,9 +48,9 @@ fn problems_are_counted_and_json_agrees() {
     for part in [
         "rows.jsonl:1  messages  left out: nothing in it is trained\n",
         "rows.jsonl:2  text  64 tokens, 63 trained  cut to data.max_length\n",
-        "1 rows cut to data.max_length, which loses ",
-        "1 rows skipped because no token of theirs is trained",
-        "1 rows the same as a row before them; data.deduplicate = true would skip them",
+        "1 row cut to data.max_length, which loses ",
+        "1 row skipped because nothing is trained there",
+        "1 row equal to one before; data.deduplicate = true would skip such rows",
         "leaks        1 validation rows are also trained on, so that evaluation looks better than it is: ",
         "over data.max_length",
         "█",

@@ -106,7 +106,7 @@ fn a_damaged_row_deep_in_a_file_is_named() {
     let (_folder, path) = write_rows(&rows);
     let error = Dataset::load(&[path], None, &section(TrainOn::All, 16), &mut |_| {}).unwrap_err();
     assert!(
-        error.to_string().contains("rows.jsonl:90000:20: invalid JSON: EOF while parsing a list"),
+        error.to_string().contains("rows.jsonl:90000:19: invalid JSON: EOF while parsing a list"),
         "{error}"
     );
     assert_eq!(error.hint_text(), Some("each line must be one complete JSON object"));
@@ -122,7 +122,7 @@ fn long_rows_are_split_without_losing_a_trained_token() {
     assert_eq!((dataset.supervised_tokens(), dataset.counts().split), (7, 1));
     let whole = Dataset::load(&[path], None, &section(TrainOn::All, 16), &mut |_| {}).unwrap();
     assert_eq!(whole.supervised_tokens(), 7);
-    assert_eq!(dataset.notices(), ["1 rows longer than data.max_length and split into several examples"]);
+    assert_eq!(dataset.notices(), ["1 row longer than data.max_length and split into several examples"]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl TokenCache {
                 ours.then_some((metadata.modified().ok()?, path, metadata.len()))
             })
             .collect();
-        unused.sort_by(|left, right| right.0.cmp(&left.0));
+        unused.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
         let bytes = unused.iter().map(|(_, _, bytes)| bytes).sum();
         Some(Self { folder, base, unused, bytes, limit: MAX_BYTES })
     }

@@ -124,7 +124,7 @@ impl Line {
         let message = message.split(" at line ").next().unwrap_or_default();
         let hint = if self.source.row == 1 && self.text.starts_with('[') {
             "the file looks like one JSON list; write one object per line instead (jq -c '.[]' does it)"
-        } else if message.contains("surrogate") {
+        } else if message.contains("surrogate") || message.contains("hex escape") {
             "a \\ud800-\\udfff escape must be one of a pair; remove it or write the character itself"
         } else {
             "each line must be one complete JSON object"

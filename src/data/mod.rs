@@ -1,8 +1,16 @@
 //! From files of rows to batches of token ids.
 //!
 //! ```text
-//! jsonl line -> row -> chat template -> token ids + supervision mask -> example -> window of batches
+//! file (plain, gzip, zstd) -> line -> row -> chat template -> token ids + supervision mask -> length limit -> example
+//! examples -> order of the epoch -> window of batches
 //! ```
+//!
+//! Files are streamed in chunks of lines, tokenized on all cores or found on disk; `Dataset` keeps the tokens, `report`
+//! only counts them. An example is what a sequence is made of: a row, a piece of a long one, or, for templates that
+//! rewrite earlier turns, a conversation up to one of its answers.
+//!
+//! All rows are tokenized before the first step. A checkpoint names the data by a hash over all of it, and shuffling,
+//! packing and the length of an epoch need every row's length; kept tokens make this quick from the second run on.
 //!
 //! Everything here is deterministic: the same files, tokenizer and seed give the same batches in the same order on
 //! any number of threads, and a [`LoaderState`] continues an interrupted epoch exactly where it stopped.

@@ -14,25 +14,27 @@ impl DatasetCounts {
         };
         let told = [
             (self.truncated, format!("cut to data.max_length{lost}")),
-            (self.dropped, format!("dropped because they are longer than data.max_length{lost}")),
+            (self.dropped, format!("dropped for being longer than data.max_length{lost}")),
             (self.split, "longer than data.max_length and split into several examples".to_owned()),
-            (self.unsupervised, "skipped because no token of theirs is trained".to_owned()),
+            (self.unsupervised, "skipped because nothing is trained there".to_owned()),
             (
                 self.rewritten,
                 "made into several examples, because the chat template prints earlier turns differently"
                     .to_owned(),
             ),
-            (self.deduplicated, "skipped as duplicates of rows before them".to_owned()),
+            (self.deduplicated, "skipped as duplicates".to_owned()),
             (
                 self.duplicates - self.deduplicated,
-                "the same as a row before them; data.deduplicate = true would skip them".to_owned(),
+                "equal to one before; data.deduplicate = true would skip such rows".to_owned(),
             ),
         ];
-        told.iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} rows {what}"))
-            .collect()
+        let happened = told.iter().filter(|(count, _)| *count > 0);
+        happened.map(|(count, what)| format!("{} {what}", rows(*count))).collect()
     }
+}
+
+fn rows(count: usize) -> String {
+    if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
 }
 
 impl Dataset {

@@ -22,8 +22,7 @@ impl fmt::Display for RowText<'_> {
         let ShownRow { place, kind, remarks, examples } = self.row;
         let count = examples.len();
         if examples.is_empty() {
-            self.header(f, &format!("{place}  {kind}"), remarks)?;
-            return writeln!(f);
+            return self.header(f, &format!("{place}  {kind}"), remarks);
         }
         for (index, example) in examples.iter().enumerate() {
             let sum = |trained: bool| -> usize {
@@ -31,6 +30,9 @@ impl fmt::Display for RowText<'_> {
             };
             let part = if count > 1 { format!("  part {} of {count}", index + 1) } else { String::new() };
             let title = format!("{place}  {kind}{part}  {} tokens, {} trained", sum(false), sum(true));
+            if index > 0 {
+                writeln!(f)?;
+            }
             self.header(f, &title, remarks)?;
             for piece in example {
                 let text = shortened(&piece.text);
@@ -42,7 +44,7 @@ impl fmt::Display for RowText<'_> {
                 }
             }
             let ends_line = example.last().is_some_and(|piece| piece.text.ends_with('\n') && !piece.trained);
-            f.write_str(if ends_line { "\n" } else { "\n\n" })?;
+            f.write_str(if ends_line { "" } else { "\n" })?;
         }
         Ok(())
     }
@@ -110,7 +112,7 @@ mod tests {
         let plain = RowText { row: &row, color: false }.to_string();
         assert_eq!(
             plain,
-            "rows.jsonl:7  messages  7 tokens, 3 trained  cut to data.max_length\n<user>\\u{1b}[2Jhi\n[one\ntwo]\n\n"
+            "rows.jsonl:7  messages  7 tokens, 3 trained  cut to data.max_length\n<user>\\u{1b}[2Jhi\n[one\ntwo]\n"
         );
         let colored = RowText { row: &row, color: true }.to_string();
         assert!(colored.contains("\x1b[32mone\x1b[0m\n\x1b[32mtwo\x1b[0m"), "{colored:?}");
