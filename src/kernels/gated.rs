@@ -52,7 +52,7 @@ impl Gate for Silu {
 pub struct GeluTanh;
 
 /// 2 sqrt(2 / pi)
-const LINEAR: f32 = 1.595_769_1;
+const LINEAR: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715 * LINEAR;
 
 impl GeluTanh {
