@@ -2,7 +2,12 @@
 //! gradients of the graph, with fused and with plain operations; losses, gradient norms and weights of the real
 //! command.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper of tests, which may fail and tell"
+)]
 
 mod support;
 

@@ -52,22 +52,30 @@ impl Gate for Silu {
 pub struct GeluTanh;
 
 /// 2 sqrt(2 / pi)
-const LINEAR: f32 = 1.595_769_1;
+const LINEAR: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715 * LINEAR;
+
+impl GeluTanh {
+    /// 2 u
+    #[inline(always)]
+    fn inner<V: Vector>(x: V) -> V {
+        x.mul(x.mul(x).mul_add(V::splat(CUBIC), V::splat(LINEAR)))
+    }
+}
 
 impl Gate for GeluTanh {
     #[inline(always)]
     fn value<V: Vector>(x: V) -> V {
-        x.mul(Self::slopes(x)[0])
+        x.mul(sigmoid(Self::inner(x)))
     }
 
     #[inline(always)]
     fn slopes<V: Vector>(x: V) -> [V; 2] {
-        let (one, square) = (V::splat(1.0), x.mul(x));
-        let sigmoid = sigmoid(x.mul(square.mul_add(V::splat(CUBIC), V::splat(LINEAR))));
-        // d 2u / dx * x
-        let inner = x.mul(square.mul_add(V::splat(3.0 * CUBIC), V::splat(LINEAR)));
-        [sigmoid, sigmoid.mul(inner.mul_add(one.sub(sigmoid), one))]
+        let inner = Self::inner(x);
+        // 1 - sigmoid(2 u) would lose its digits where x times the slope of u is large.
+        let (ratio, rest) = (sigmoid(inner), sigmoid(V::zero().sub(inner)));
+        let growth = x.mul(x.mul(x).mul_add(V::splat(3.0 * CUBIC), V::splat(LINEAR)));
+        [ratio, ratio.mul(growth.mul_add(rest, V::splat(1.0)))]
     }
 }
 

@@ -151,10 +151,10 @@ fn pre_tokenizer(kind: &str) -> Result<(Value, Value)> {
             Ok((Value::Null, json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] })))
         }
         "default" | "gpt-2" | "gpt2" => Ok((Value::Null, byte_level(true))),
-        "llama-bpe" | "llama3" => Ok((Value::Null, split(LLAMA3_PATTERN))),
+        "llama-bpe" | "llama3" | "dbrx" | "smaug-bpe" => Ok((Value::Null, split(LLAMA3_PATTERN))),
         "qwen2" => Ok((json!({ "type": "NFC" }), split(QWEN2_PATTERN))),
         other => Err(Error::data(format!("the pre-tokenizer {other} is not supported")).hint(
-            "supported: smollm, starcoder, gpt-2, llama-bpe, qwen2; or use the model's original folder",
+            "supported: smollm, starcoder, gpt-2, llama-bpe, dbrx, smaug-bpe, qwen2; or use the model's original folder",
         )),
     }
 }
