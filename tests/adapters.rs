@@ -178,8 +178,11 @@ fn answers_with_an_adapter_are_those_of_the_merged_model() {
             workspace.run(&[&fixed, model].concat()).exits(0).stdout
         };
         let adapted = answer(&["--model", "base", "--adapter", &adapter]);
+        let base = answer(&["--model", "base"]);
         assert_eq!(adapted, answer(&["--model", &merged]), "{run}");
-        assert_ne!(adapted, answer(&["--model", "base"]), "{run} changes nothing");
+        assert_ne!(adapted, base, "{run} changes nothing");
+        let both = answer(&["--model", "base", "--adapter", &adapter, "--compare"]);
+        assert_eq!(both, format!("--- base\n{base}--- adapted\n{adapted}"));
     }
 }
 

@@ -75,6 +75,25 @@ fn generate_refuses_what_it_cannot_do() {
     workspace.run(&endless).exits(0);
 }
 
+#[test]
+fn a_tokenizer_with_more_tokens_than_the_model_is_refused_where_one_is_used() {
+    let workspace = workspace();
+    let path = workspace.path("base/tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let id = tokenizers::Tokenizer::from_file(&path).unwrap().get_vocab_size(true);
+    let token = serde_json::json!({
+        "id": id, "content": "love", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": false,
+    });
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let says = [&format!("token {id}"), "vocabulary has", "the tokenizer that belongs to the model"];
+    assert_silent(&generate(&workspace, &["--model", "base"]).exits(1).says(&says).stdout);
+    let refused = workspace.run(&["train", "run.toml", "--run-dir", "run"]).exits(1);
+    refused.says(&["rows.jsonl:1", &format!("token id {id} does not exist in the model")]);
+    assert!(!workspace.path("run").exists());
+}
+
 /// The predictions after each of `ids`, [tokens, vocab].
 fn logits(model: &OpenModel, adapter: Option<&Path>, ids: &[u32]) -> Vec<f64> {
     let executor = executor(two_threads());

@@ -149,7 +149,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn every_device_generates_the_same_tokens() {
     let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
     let (builder, values) = builder(&source, 0.0);
-    let tokens = |device: Box<dyn Device>| {
+    let tokens = |device: Box<dyn Device>, settled: bool| {
         block_on(async {
             let executor = open(device, &source).await;
             executor.set_states(values.clone().into_iter().collect()).await.unwrap();
@@ -157,16 +157,20 @@ fn every_device_generates_the_same_tokens() {
                 executor: &executor,
                 decoder: &builder.decoder,
                 trained: &builder.trained,
+                settled,
                 dtype: DType::F32,
                 stop: &[],
             };
             generator.generate(&[3, 14, 15, 9, 26], 12, Sampling::GREEDY, &mut |_| {}).await.unwrap().tokens
         })
     };
-    let fused = tokens(cpu(two_threads()));
+    let fused = tokens(cpu(two_threads()), false);
     assert_eq!(fused.len(), 12);
-    assert_eq!(tokens(candle()), fused);
-    assert_eq!(tokens(cpu(CpuOptions { fused_kernels: false, ..two_threads() })), fused);
+    for settled in [false, true] {
+        assert_eq!(tokens(candle(), settled), fused);
+        assert_eq!(tokens(cpu(CpuOptions { fused_kernels: false, ..two_threads() }), settled), fused);
+    }
+    assert_eq!(tokens(cpu(two_threads()), true), fused);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn a_run_is_resumed_only_with_what_it_was_started_with() {
     refused("data.shuffle=false", 2, &["data.shuffle"]);
     refused("train.batch_size=3", 2, &["train.batch_size"]);
     refused("adapter.r=5", 1, &["lora_A", "configuration"]);
-    refused("adapter.target_modules=[\"q_proj\", \"lm_head\"]", 1, &[]);
+    refused("adapter.target_modules=[\"q_proj\", \"embed_tokens\"]", 1, &["lora_embedding"]);
     workspace.write("rows.jsonl", rows(24));
     workspace.run(&RESUME).exits(2).says(&["training data"]);
 }

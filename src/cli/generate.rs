@@ -15,29 +15,24 @@ pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()>
     let model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
     let tokenizer = model.tokenizer()?;
     let prompt = prompt(arguments, &tokenizer)?;
+    known(&prompt, model.source.config.vocab_size)?;
     let limit = limit(arguments, &model, prompt.len())?;
     let executor = open_executor(crate::config::DeviceChoice::Auto, arguments.threads)?;
     executor.set_weights(model.weight_loader()).await?;
-    let adapted = match &arguments.adapter {
-        Some(folder) => {
-            let (trained, values) = model.adapter(folder)?;
-            executor.set_states(values.into_iter().collect()).await?;
-            Some(trained)
-        }
-        None => None,
-    };
+    let adapter = arguments.adapter.as_deref().map(|folder| model.adapter(folder)).transpose()?;
     let session =
         Session { limit, printer, model: &model, tokenizer: &tokenizer, executor: &executor, sampling };
-    match adapted {
-        Some(adapted) if arguments.compare => {
-            printer.data("--- base");
-            session.answer(&prompt, &Trained::Nothing).await?;
-            printer.data("--- adapted");
-            session.answer(&prompt, &adapted).await
-        }
-        Some(adapted) => session.answer(&prompt, &adapted).await,
-        None => session.answer(&prompt, &Trained::Nothing).await,
+    let Some((adapted, values)) = adapter else {
+        return session.answer(&prompt, &Trained::Nothing).await;
+    };
+    if arguments.compare {
+        printer.data("--- base");
+        session.answer(&prompt, &Trained::Nothing).await?;
+        printer.data("--- adapted");
     }
+    // After the base model's answer: weights that the adapter stores in full have the names of the model's own.
+    executor.set_states(values.into_iter().collect()).await?;
+    session.answer(&prompt, &adapted).await
 }
 
 fn sampling(arguments: &GenerateArguments) -> Result<Sampling> {
@@ -58,6 +53,16 @@ fn prompt(arguments: &GenerateArguments, tokenizer: &ChatTokenizer) -> Result<Ve
     let system = arguments.system.iter().map(|text| Message::new("system", text.as_str()));
     let messages: Vec<Message> = system.chain([Message::new("user", arguments.prompt.as_str())]).collect();
     tokenizer.encode(&tokenizer.render(&messages, None, true)?)
+}
+
+fn known(prompt: &[u32], vocab_size: usize) -> Result<()> {
+    match prompt.iter().find(|&&id| id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(id) => Err(Error::data(format!(
+            "the tokenizer makes token {id} of the prompt, but the model's vocabulary has {vocab_size} tokens"
+        ))
+        .hint("use the tokenizer that belongs to the model")),
+    }
 }
 
 /// Tokens that the answer may have: as many as asked for, as far as the model's context reaches.
@@ -89,6 +94,7 @@ impl Session<'_> {
             executor: self.executor,
             decoder: &self.model.decoder,
             trained,
+            settled: true,
             dtype: self.model.dtype,
             stop: self.tokenizer.end_of_sequence_ids(),
         };

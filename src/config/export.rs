@@ -32,7 +32,7 @@ impl RunConfig {
         // A default beside `init` would read as a wish.
         let mut table = toml::Table::try_from(&raw).map_err(failed)?;
         if let Some(toml::Value::Table(adapter)) = table.get_mut("adapter") {
-            let given = |key: &str| self.adapter.given.iter().any(|given| *given == key);
+            let given = |key: &str| self.adapter.given.contains(&key);
             adapter.retain(|key, _| !KNOWN_TO_INIT.contains(&key) || given(key));
         }
         toml::to_string_pretty(&table).map_err(failed)

@@ -19,6 +19,9 @@ pub struct Generator<'a> {
     pub decoder: &'a DecoderSpec,
     /// With or without adapters.
     pub trained: &'a Trained,
+    /// Whether the values of the adapter's pairs stay as they are from here on: what follows from them alone is then
+    /// computed once.
+    pub settled: bool,
     pub dtype: DType,
     /// Tokens that end the text.
     pub stop: &'a [u32],
@@ -108,13 +111,15 @@ impl Generator<'_> {
     }
 
     fn plan(&self, seq: usize, capacity: usize) -> Result<Arc<Plan>> {
-        let program = format!("generate {:?} {:?} {}", self.decoder, self.trained, self.dtype);
+        let Self { decoder, trained, settled, dtype, .. } = self;
+        let program = format!("generate {decoder:?} {trained:?} {settled} {dtype}");
         let program = *blake3::hash(program.as_bytes()).as_bytes();
         let device = self.executor.device_name().to_owned();
         let key = PlanKey { program, shape: (seq, capacity), device, memory_budget: None };
         self.executor.plan(&key, |target| {
             let graph = ComputationGraph::new();
             let parameters = Parameters::new(&graph, self.trained, self.dtype, None);
+            let parameters = if self.settled { parameters.settled() } else { parameters };
             let tokens = Tokens::cached(&graph, seq, capacity);
             let hidden = self.decoder.hidden_states(&parameters, &tokens);
             let wanted = hidden.embedding(&graph.input("wanted", &[1], DType::U32));

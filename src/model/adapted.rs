@@ -90,8 +90,8 @@ impl Parameters<'_> {
     fn pair(&self, adapted: &AdaptedLinear) -> Pair {
         let &AdaptedLinear { rank, in_features, out_features, .. } = adapted;
         Pair {
-            a: self.state(&adapted.a_name(), &[rank, in_features]),
-            b: self.state(&adapted.b_name(), &[out_features, rank]),
+            a: self.pair_value(&adapted.a_name(), &[rank, in_features]),
+            b: self.pair_value(&adapted.b_name(), &[out_features, rank]),
         }
     }
 
@@ -122,7 +122,7 @@ impl Parameters<'_> {
         let least = square.filled(-LEAST_SQUARE);
         let length = square.negate().minimum(&least).negate().sqrt().detach(); // [out, 1]
         let features = adapted.out_features;
-        let magnitude = self.state(&adapted.magnitude_name(), &[features]);
+        let magnitude = self.pair_value(&adapted.magnitude_name(), &[features]);
         magnitude.reshape(&[features, 1]).over(&length).reshape(&[1, features]).cast(self.dtype)
     }
 }

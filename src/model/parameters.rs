@@ -28,6 +28,8 @@ pub struct Parameters<'a> {
     pub(super) dtype: DType,
     /// u32 [2], where dropout is on: training, and not evaluation.
     pub(super) dropout_seed: Option<LazyTensor>,
+    /// Whether pairs are constants.
+    settled: bool,
     met: Mutex<BTreeMap<String, LazyTensor>>,
 }
 
@@ -39,7 +41,12 @@ impl<'a> Parameters<'a> {
         dtype: DType,
         dropout_seed: Option<LazyTensor>,
     ) -> Self {
-        Self { graph: graph.clone(), trained, dtype, dropout_seed, met: Mutex::default() }
+        Self { graph: graph.clone(), trained, dtype, dropout_seed, settled: false, met: Mutex::default() }
+    }
+
+    /// Takes the values of pairs for constants, which nothing trains any more.
+    pub fn settled(self) -> Self {
+        Self { settled: true, ..self }
     }
 
     pub fn graph(&self) -> &Arc<ComputationGraph> {
@@ -123,8 +130,16 @@ impl<'a> Parameters<'a> {
         adaptation.pairs.get(path).map(|adapted| (position, adapted))
     }
 
+    /// A value of a pair, in the dtype that the optimizer keeps it in.
+    pub(super) fn pair_value(&self, name: &str, dims: &[usize]) -> LazyTensor {
+        if self.settled {
+            return self.graph.frozen(name, dims, master(self.dtype));
+        }
+        self.state(name, dims)
+    }
+
     /// A trained value, in the dtype that the optimizer keeps it in.
-    pub(super) fn state(&self, name: &str, dims: &[usize]) -> LazyTensor {
+    fn state(&self, name: &str, dims: &[usize]) -> LazyTensor {
         let state = self.graph.state(name, dims, master(self.dtype));
         self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), state.clone());
         state

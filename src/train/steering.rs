@@ -119,6 +119,7 @@ impl Run<'_> {
             executor: &setup.trainer.executor,
             decoder: &setup.model.decoder,
             trained: &setup.trainer.builder.trained,
+            settled: false,
             dtype: setup.model.dtype,
             stop: tokenizer.end_of_sequence_ids(),
         };
