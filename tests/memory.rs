@@ -77,6 +77,7 @@ fn deep(layers: usize, spec: &AdapterSpec) -> StepBuilder {
     let trained = Trained::Adapters((0..layers).flat_map(of_layer).collect());
     let mut builder = builder(&model, trained);
     builder.decoder.layers = layers;
+    builder.decoder.layer_attention.resize(layers, builder.decoder.layer_attention[0]);
     builder
 }
 
