@@ -1,4 +1,4 @@
-//! Adapters: which modules they train ([`spec`], [`saved`]), how they start ([`init`]), how they are stored ([`peft`])
+//! Adapters: which modules they train ([`spec`], `saved`), how they start ([`init`]), how they are stored ([`peft`])
 //! and how they are folded into a model ([`merge`]).
 
 pub mod init;

@@ -31,7 +31,7 @@ pub struct Family {
     pub model_type: &'static str,
     /// How llama.cpp stores it; none where it does not.
     pub gguf: Option<GgufLayout>,
-    /// Fields of config.json that [`Self::describe`] reads or that change nothing, besides those of every family.
+    /// Fields of config.json that `describe` reads or that change nothing, besides those of every family.
     pub fields: &'static str,
     /// What a missing `tie_word_embeddings` means.
     pub tied_head: bool,
