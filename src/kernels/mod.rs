@@ -1,7 +1,7 @@
 //! CPU kernels: one folder per fused operation, `plain` for the rest.
 //!
-//! A kernel is bound to its memory once, then run part by part. Parts split the *output*, never a sum, and depend
-//! only on shapes: any number of threads, in any order, gives the same bits.
+//! A kernel is bound to its memory once, then run part by part. Parts split the *output*, never a sum, so however many
+//! there are, any number of threads, in any order, gives the same bits.
 
 pub mod adamw;
 pub mod allocations;

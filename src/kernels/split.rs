@@ -1,6 +1,7 @@
 //! How the elements or rows of an output are dealt out to parts, and how lengths are checked.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 
@@ -33,6 +34,12 @@ impl Split {
         let start = (part * self.block).min(self.total);
         start..(start + self.block).min(self.total)
     }
+}
+
+/// Threads that this machine runs side by side: parts that are a multiple of them end together.
+pub fn hardware_threads() -> usize {
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Checks that a span has as many elements as the operation's shape says.

@@ -8,7 +8,7 @@ use crate::graph::AttentionSpec;
 use crate::kernels::body::Body;
 use crate::kernels::number::Element;
 use crate::kernels::simd::Vector;
-use crate::kernels::split::expect_len;
+use crate::kernels::split::{expect_len, hardware_threads};
 use crate::kernels::{In, Out};
 
 /// What the forward pass saw and made.
@@ -62,8 +62,7 @@ impl<E: Element> AttentionGrad<E> {
         expect_len("the queries' gradient", dq.len(), inputs.q.len())?;
         expect_len("the keys' gradient", dk.len(), inputs.k.len())?;
         expect_len("the values' gradient", dv.len(), inputs.v.len())?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { spec, inputs, dq, dk, dv, threads })
+        Ok(Self { spec, inputs, dq, dk, dv, threads: hardware_threads() })
     }
 
     /// Sequences' kv heads, and how many of them are one band; the others are cut into as many bands as returned.

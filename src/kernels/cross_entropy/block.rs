@@ -52,6 +52,7 @@ pub fn project<E: Element>(
                     y_stride: lanes,
                     rows: PANEL.min(vocabulary.end - first),
                     columns: lanes,
+                    fetch: false,
                 };
                 // SAFETY: the packed weight has these words, `hidden` and `logits` the lanes of the group.
                 unsafe { strip.compute(spec.isa) };

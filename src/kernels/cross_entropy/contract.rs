@@ -1,17 +1,22 @@
 use std::ops::Range;
 
+use half::bf16;
+
 use super::block::BLOCK_WORDS;
 use super::{CrossEntropyInputs, CrossEntropySpec};
 use crate::kernels::matmul::{Factors, Output, Partial, Strip};
 use crate::kernels::pack::{Element, PANEL, split_halves, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
+/// Words from row to row of a bf16 weight whose pairs are split.
+const SPLIT_WORDS: usize = words::<bf16>(BLOCK_WORDS);
+
 /// Adds weight^T times what a block's logits became, [width, words] times [words, lanes], reading the weight as it is
 /// packed for the logits: an f32 panel has consecutive words side by side, a bf16 panel after its pairs are split.
 pub struct Contraction<'a, E> {
     inputs: &'a CrossEntropyInputs<E>,
     spec: &'a CrossEntropySpec,
-    /// Of bf16: for each panel of the block [width, PANEL / 2] words.
+    /// Of bf16: pairs of the block's neighbouring words, [width, SPLIT_WORDS].
     split: &'a mut [f32],
     vocabulary: Range<usize>,
 }
@@ -24,7 +29,7 @@ impl<'a, E: Element> Contraction<'a, E> {
 
     /// 32-bit words of scratch memory.
     pub fn split_words(spec: &CrossEntropySpec) -> usize {
-        if E::PAIR == 1 { 0 } else { BLOCK_WORDS * words::<E>(spec.width) }
+        if E::PAIR == 1 { 0 } else { Self::rows(spec) * SPLIT_WORDS }
     }
 
     pub fn new(
@@ -46,9 +51,14 @@ impl<'a, E: Element> Contraction<'a, E> {
     pub fn begin(&mut self, vocabulary: &Range<usize>) {
         self.vocabulary = vocabulary.clone();
         if E::PAIR > 1 {
-            let panels = self.panels();
-            let to = &mut self.split[..panels.len() / E::PAIR];
-            self.spec.isa.run(Split { from: panels.as_ptr().cast(), to });
+            let pairs = words::<E>(self.spec.width);
+            let panels = self.panels().as_ptr().cast();
+            self.spec.isa.run(Split {
+                panels,
+                count: vocabulary.len().div_ceil(PANEL),
+                pairs,
+                to: &mut *self.split,
+            });
         }
     }
 
@@ -89,36 +99,48 @@ impl<'a, E: Element> Contraction<'a, E> {
         add: bool,
         sums: &mut [f32],
     ) {
-        let from = if E::PAIR == 1 { self.panels().as_ptr().cast() } else { self.split.as_ptr() };
         let panel_words = words::<E>(self.spec.width) * PANEL;
-        let sums = sums.as_mut_ptr();
-        let strip = Strip {
-            pairs: E::PAIR == 2,
-            base: Factors {
-                x: from.wrapping_add(panels.start * panel_words),
-                x_stride: words::<E>(PANEL),
-                panel: values.as_ptr(),
-                panel_stride: lanes,
+        let first = panels.start;
+        let base = if E::PAIR == 1 {
+            Factors {
+                x: self.panels().as_ptr().cast::<f32>().wrapping_add(first * panel_words),
+                x_stride: PANEL,
                 depth,
                 segments: panels.len(),
                 x_segment: panel_words,
                 ..Factors::NONE
-            },
+            }
+        } else {
+            let panel = words::<E>(PANEL);
+            Factors {
+                x: self.split.as_ptr().wrapping_add(first * panel),
+                x_stride: SPLIT_WORDS,
+                depth: (panels.len() - 1) * panel + depth,
+                ..Factors::NONE
+            }
+        };
+        let sums = sums.as_mut_ptr();
+        let strip = Strip {
+            pairs: E::PAIR == 2,
+            base: Factors { panel: values.as_ptr(), panel_stride: lanes, ..base },
             low_rank: Factors::NONE,
             partial: Partial { sums, stride: lanes, add, keep: true },
             output: Output::F32 { residual: std::ptr::null(), y: sums },
             y_stride: lanes,
             rows: Self::rows(self.spec),
             columns: lanes,
+            fetch: false,
         };
         // SAFETY: the panels have these rows, `values` the words of the panels, and `sums` is [rows, lanes].
         unsafe { strip.compute(self.spec.isa) };
     }
 }
 
-/// Splits the pairs of every row of packed panels.
+/// Splits the pairs of every row of packed panels: [panels, pairs, PANEL] to [2 * pairs, SPLIT_WORDS].
 struct Split<'a> {
-    from: *const f32,
+    panels: *const f32,
+    count: usize,
+    pairs: usize,
     to: &'a mut [f32],
 }
 
@@ -127,9 +149,16 @@ impl Vectorized for Split<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        for (row, to) in self.to.chunks_exact_mut(PANEL).enumerate() {
-            // SAFETY: the weight has as many rows as `to`.
-            unsafe { split_halves::<V>(self.from.add(row * PANEL), to.as_mut_ptr()) };
+        for (row, to) in self.to.chunks_exact_mut(2 * SPLIT_WORDS).take(self.pairs).enumerate() {
+            let (low, high) = to.split_at_mut(SPLIT_WORDS);
+            let halves = low.chunks_exact_mut(PANEL / 2).zip(high.chunks_exact_mut(PANEL / 2));
+            for (panel, (low, high)) in halves.take(self.count).enumerate() {
+                // SAFETY: the panels have as many rows of PANEL pairs, and both halves so many words.
+                unsafe {
+                    let from = self.panels.add((panel * self.pairs + row) * PANEL);
+                    split_halves::<V>(from, low.as_mut_ptr(), high.as_mut_ptr());
+                }
+            }
         }
     }
 }

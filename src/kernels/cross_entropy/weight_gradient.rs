@@ -103,6 +103,7 @@ impl<E: Element> ProjectedCrossEntropyWeightGrad<E> {
                 y_stride: width,
                 rows: words,
                 columns: PANEL.min(width - first),
+                fetch: false,
             };
             // SAFETY: `gradients` is [words, lanes], `hidden` has the tokens' rows, `sums` is [words, width].
             unsafe { strip.compute(self.spec.isa) };

@@ -13,7 +13,7 @@ use super::matmul::{
 };
 use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
-use super::split::expect_len;
+use super::split::{expect_len, hardware_threads};
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
@@ -21,12 +21,14 @@ pub use low_rank::LowRankTerm;
 #[cfg(test)]
 pub(in crate::kernels) use speed::peak;
 
-/// Rows per part: few enough that 2048 rows keep many threads evenly busy.
-const BLOCK_ROWS: usize = 4 * TILE_ROWS;
-/// Rows that go through all panels of a part together: they stay in the second-level cache.
-const MULTIPLIED_ROWS: usize = 64;
+/// Rows of a part, which go through all its panels together: they stay in the second-level cache.
+const BLOCK_ROWS: usize = 8 * TILE_ROWS;
+/// Parts wanted for each thread: fewer read x and the panels less often.
+const PARTS_PER_THREAD: usize = 8;
 /// Rows per part where panels are transposed first, which must be cheap beside multiplying with them.
 const TRANSPOSING_ROWS: usize = 512;
+/// Rows of such a part that go through all its panels together.
+const MULTIPLIED_ROWS: usize = 4 * TILE_ROWS;
 /// Words of the longest run of k in one pass over a row block: rows and panel stay in the second-level cache.
 const BLOCK_WORDS: usize = 1536;
 /// Bytes of panels that the row blocks of one column block read one after another: they stay in the shared cache.
@@ -86,7 +88,8 @@ impl<E: Element + Written> Linear<E> {
             let panel_bytes = panel_bytes.min(BLOCK_WORDS * PANEL * size_of::<f32>());
             Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES, parts: MANY_PARTS }
         } else {
-            Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts: MANY_PARTS }
+            let parts = PARTS_PER_THREAD * hardware_threads();
+            Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts }
         };
         Ok(Self { x, packed, low_rank, residual, y, spec, grid: Grid::new(rows, outputs, block) })
     }
@@ -104,7 +107,8 @@ impl<E: Element + Written> Linear<E> {
 
     /// Most rows that are multiplied together.
     fn block_rows(&self) -> usize {
-        self.grid.block_rows().min(MULTIPLIED_ROWS)
+        let rows = self.grid.block_rows();
+        if self.spec.transpose_weight { rows.min(MULTIPLIED_ROWS) } else { rows }
     }
 
     /// Words of scratch memory.
@@ -183,7 +187,7 @@ impl<E: Element + Written> Kernel for Linear<E> {
             x: scratch.take(lengths.x),
         };
         self.pack_low_rank(panels.clone(), pass.v);
-        let blocks = rows.len().div_ceil(MULTIPLIED_ROWS);
+        let blocks = rows.len().div_ceil(self.block_rows().max(1));
         for run in self.runs() {
             self.transpose(panels.clone(), &run, pass.transposed);
             for block in 0..blocks {
@@ -235,16 +239,17 @@ impl<E: Element + Written> Pass<'_, E> {
                 y_stride: outputs,
                 rows: rows.len(),
                 columns: linear.grid.panel_columns(panel),
+                fetch: true,
             };
             // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
             unsafe { strip.compute(isa) };
         }
     }
 
-    /// A panel for this run of k, and the one after it.
+    /// A panel for this run of k, and the one that is read after it.
     fn panel(&self, index: usize, run: &Range<usize>) -> (*const f32, *const f32) {
         let linear = self.linear;
-        let next = (index + 1).min(self.panels.len() - 1);
+        let next = (index + 1) % self.panels.len();
         let (start, length) = if linear.spec.transpose_weight {
             (self.transposed.as_ptr(), TransposedPanel::<E>::words(run.len().div_ceil(PANEL)))
         } else {

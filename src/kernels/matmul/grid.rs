@@ -1,6 +1,8 @@
 use std::ops::Range;
 
+use super::TILE_ROWS;
 use crate::kernels::pack::PANEL;
+use crate::kernels::split::hardware_threads;
 
 /// Most rows and bytes of panels that one part of a product should take.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,9 @@ pub const MANY_PARTS: usize = 48;
 
 /// How the output of a product is split: blocks of rows by blocks of panels.
 ///
+/// Where there are more row blocks than threads, they are a multiple of the threads, which then end together. No sum
+/// depends on how an output is split.
+///
 /// Row blocks follow each other within a column block, so that threads taking parts in order share its panels.
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
@@ -32,6 +37,8 @@ impl Grid {
     pub fn new(rows: usize, columns: usize, block: Block) -> Self {
         let panels = columns.div_ceil(PANEL);
         let row_blocks = rows.div_ceil(block.rows);
+        let threads = hardware_threads();
+        let row_blocks = if row_blocks > threads { row_blocks.next_multiple_of(threads) } else { row_blocks };
         let for_cache = (panels * block.panel_bytes).div_ceil(block.bytes);
         let for_threads = block.parts.div_ceil(row_blocks.max(1));
         let panel_blocks = for_cache.max(for_threads).min(panels);
@@ -44,7 +51,8 @@ impl Grid {
 
     /// Most rows that a part has.
     pub fn block_rows(&self) -> usize {
-        self.rows.min(2 * self.rows.div_ceil(2).div_ceil(self.row_blocks.max(1)))
+        let unit = row_unit(self.rows, self.row_blocks);
+        self.rows.min(unit * self.rows.div_ceil(unit).div_ceil(self.row_blocks.max(1)))
     }
 
     /// Most panels that a part has.
@@ -65,10 +73,16 @@ impl Grid {
     }
 }
 
-/// Piece `index` of so many rows cut into `pieces`, all but the last even: tiles have even heights.
+/// Piece `index` of so many rows cut into `pieces`: whole tiles of the largest height where there are enough of them,
+/// else an even number of rows, for all but the last.
 pub fn even_rows(rows: usize, pieces: usize, index: usize) -> Range<usize> {
-    let pairs = even(rows.div_ceil(2), pieces, index);
-    2 * pairs.start..rows.min(2 * pairs.end)
+    let unit = row_unit(rows, pieces);
+    let units = even(rows.div_ceil(unit), pieces, index);
+    unit * units.start..rows.min(unit * units.end)
+}
+
+fn row_unit(rows: usize, pieces: usize) -> usize {
+    if rows >= pieces * TILE_ROWS { TILE_ROWS } else { 2 }
 }
 
 /// Piece `index` of `length` cut into `pieces` of nearly equal size.

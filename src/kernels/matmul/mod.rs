@@ -1,5 +1,6 @@
 //! Matrix products of operands that change at every step.
 
+mod ahead;
 mod double;
 mod grid;
 mod output;
@@ -7,6 +8,8 @@ mod product;
 mod rows;
 mod scratch;
 mod side;
+#[cfg(test)]
+mod speed;
 mod strip;
 #[cfg(test)]
 mod tests;

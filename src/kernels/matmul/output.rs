@@ -3,74 +3,16 @@
 use half::bf16;
 
 use crate::kernels::number::Float;
-use crate::kernels::simd::{Vector, prefetch, prefetch_to_write};
+use crate::kernels::simd::Vector;
+
+use super::ahead::{Ahead, Lines};
+use super::strip::each_row;
 
 /// y and, unless null, a residual to add; both have the same stride.
 #[derive(Debug, Clone, Copy)]
 pub enum Output {
     F32 { residual: *const f32, y: *mut f32 },
     Bf16 { residual: *const bf16, y: *mut bf16 },
-}
-
-/// Elements of 32 bits in a cache line.
-const LINE: usize = 16;
-
-impl Output {
-    /// Asks for what [`Output::store`] will touch, `columns` elements from `at` on: it comes from memory while the sums
-    /// are computed.
-    #[inline(always)]
-    pub fn fetch(self, at: usize, columns: usize) {
-        let lines = |residual: *const f32, y: *const f32, words: usize| {
-            for word in (0..words).step_by(LINE) {
-                prefetch_to_write(y.wrapping_add(word));
-                if !residual.is_null() {
-                    prefetch(residual.wrapping_add(word));
-                }
-            }
-        };
-        match self {
-            Self::F32 { residual, y } => {
-                let residual = if residual.is_null() { residual } else { residual.wrapping_add(at) };
-                lines(residual, y.wrapping_add(at), columns);
-            }
-            Self::Bf16 { residual, y } => {
-                let residual = if residual.is_null() { residual } else { residual.wrapping_add(at) };
-                lines(residual.cast(), y.wrapping_add(at).cast(), columns / 2);
-            }
-        }
-    }
-
-    /// Adds the residual and stores the first `count` lanes at `at`.
-    ///
-    /// # Safety
-    /// Residual and y have `count` elements there; no other thread touches them.
-    #[inline(always)]
-    pub unsafe fn store<V: Vector>(self, sum: V, at: usize, count: usize) {
-        // SAFETY: as promised by the caller.
-        unsafe {
-            match self {
-                Self::F32 { residual, y } => add_and_store(sum, residual, y, at, count),
-                Self::Bf16 { residual, y } => add_and_store(sum, residual, y, at, count),
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn add_and_store<V: Vector, S: Stored>(
-    mut sum: V,
-    residual: *const S,
-    y: *mut S,
-    at: usize,
-    count: usize,
-) {
-    // SAFETY: as promised by the caller of `Output::store`.
-    unsafe {
-        if !residual.is_null() {
-            sum = sum.add(S::load(residual.add(at), count));
-        }
-        S::store(sum, y.add(at), count);
-    }
 }
 
 /// f32 sums of the runs of k so far.
@@ -85,25 +27,188 @@ pub struct Partial {
     pub keep: bool,
 }
 
-impl Partial {
-    /// The sum so far, unless it is kept.
-    ///
-    /// # Safety
-    /// There are `count` sums at this row and column, which no other thread touches.
+/// Where the sums of one tile go: its first element is (`row`, `column`).
+///
+/// Every condition is met once for the whole tile and not once a vector: few instructions stand between the products of
+/// one tile and those of the next, so that the processor overlaps them.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    pub partial: Partial,
+    pub output: Output,
+    /// Elements between rows of y.
+    pub y_stride: usize,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Target {
+    /// Has the lines fetched that the tile will touch.
     #[inline(always)]
-    pub unsafe fn pass<V: Vector>(self, mut sum: V, row: usize, column: usize, count: usize) -> Option<V> {
-        let at = self.sums.wrapping_add(row * self.stride + column);
-        // SAFETY: as promised by the caller.
-        unsafe {
-            if self.add {
-                sum = sum.add(f32::load(at, count));
+    pub fn fetch(&self, ahead: &mut Ahead, rows: usize, columns: usize) {
+        let at = self.row * self.y_stride + self.column;
+        match self.output {
+            _ if self.partial.keep => {
+                ahead.written = Lines::new(self.kept(), self.partial.stride, rows, columns);
             }
-            if self.keep {
-                f32::store(sum, at, count);
-                return None;
+            Output::F32 { residual, y } => {
+                ahead.written = Lines::new(y.wrapping_add(at), self.y_stride, rows, columns);
+                if !residual.is_null() {
+                    ahead.read = Lines::new(residual.wrapping_add(at), self.y_stride, rows, columns);
+                }
+            }
+            Output::Bf16 { residual, y } => {
+                ahead.written = Lines::new(y.wrapping_add(at), self.y_stride, rows, columns);
+                if !residual.is_null() {
+                    ahead.read = Lines::new(residual.wrapping_add(at), self.y_stride, rows, columns);
+                }
             }
         }
-        Some(sum)
+    }
+
+    /// Stores whole vectors.
+    ///
+    /// # Safety
+    /// There are so many rows and columns at the target, which no other thread touches.
+    #[inline(always)]
+    pub unsafe fn store_whole<V: Vector, const R: usize, const C: usize>(self, mut sums: [[V; C]; R]) {
+        let kept = self.kept();
+        let at = self.row * self.y_stride + self.column;
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if self.partial.add {
+                add_rows(&mut sums, kept, self.partial.stride);
+            }
+            match self.output {
+                _ if self.partial.keep => store_rows(&sums, kept, self.partial.stride),
+                Output::F32 { residual, y } => {
+                    finish_rows(
+                        sums,
+                        residual.wrapping_add(at),
+                        residual.is_null(),
+                        y.add(at),
+                        self.y_stride,
+                    );
+                }
+                Output::Bf16 { residual, y } => {
+                    finish_rows(
+                        sums,
+                        residual.wrapping_add(at),
+                        residual.is_null(),
+                        y.add(at),
+                        self.y_stride,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Stores the first `columns` of a tile at the edge.
+    ///
+    /// # Safety
+    /// There are so many rows and columns at the target, which no other thread touches.
+    #[inline(always)]
+    pub unsafe fn store_columns<V: Vector, const R: usize, const C: usize>(
+        self,
+        sums: [[V; C]; R],
+        columns: usize,
+    ) {
+        // A copy to be indexed: the sums themselves stay in registers.
+        let mut copy = sums;
+        each_row!(I in 0..R {
+            copy[I] = sums[I];
+        });
+        for (row, sums) in copy.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                let count = columns.saturating_sub(j * V::LANES).min(V::LANES);
+                // SAFETY: as promised by the caller.
+                unsafe { self.store_lanes(sum, row, j * V::LANES, count) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_lanes<V: Vector>(self, mut sum: V, row: usize, column: usize, count: usize) {
+        let kept = self.kept().wrapping_add(row * self.partial.stride + column);
+        let at = (self.row + row) * self.y_stride + self.column + column;
+        // SAFETY: as promised by the caller of `store_columns`.
+        unsafe {
+            if self.partial.add {
+                sum = sum.add(f32::load(kept, count));
+            }
+            match self.output {
+                _ if self.partial.keep => f32::store(sum, kept, count),
+                Output::F32 { residual, y } => add_and_store(sum, residual, y, at, count),
+                Output::Bf16 { residual, y } => add_and_store(sum, residual, y, at, count),
+            }
+        }
+    }
+
+    fn kept(self) -> *mut f32 {
+        self.partial.sums.wrapping_add(self.row * self.partial.stride + self.column)
+    }
+}
+
+/// Adds the residual, if there is one, and stores.
+#[inline(always)]
+unsafe fn finish_rows<V: Vector, S: Stored, const R: usize, const C: usize>(
+    mut sums: [[V; C]; R],
+    residual: *const S,
+    plain: bool,
+    y: *mut S,
+    stride: usize,
+) {
+    // SAFETY: as promised by the caller of `Target::store_whole`.
+    unsafe {
+        if !plain {
+            add_rows(&mut sums, residual, stride);
+        }
+        store_rows(&sums, y, stride);
+    }
+}
+
+#[inline(always)]
+unsafe fn add_rows<V: Vector, S: Stored, const R: usize, const C: usize>(
+    sums: &mut [[V; C]; R],
+    from: *const S,
+    stride: usize,
+) {
+    each_row!(I in 0..R {
+        for (j, sum) in sums[I].iter_mut().enumerate() {
+            // SAFETY: as promised by the caller of `Target::store_whole`.
+            *sum = sum.add(unsafe { S::load(from.wrapping_add(I * stride + j * V::LANES), V::LANES) });
+        }
+    });
+}
+
+#[inline(always)]
+unsafe fn store_rows<V: Vector, S: Stored, const R: usize, const C: usize>(
+    sums: &[[V; C]; R],
+    to: *mut S,
+    stride: usize,
+) {
+    each_row!(I in 0..R {
+        for (j, &sum) in sums[I].iter().enumerate() {
+            // SAFETY: as promised by the caller of `Target::store_whole`.
+            unsafe { S::store(sum, to.wrapping_add(I * stride + j * V::LANES), V::LANES) };
+        }
+    });
+}
+
+/// Adds the residual and stores the first `count` lanes at `at`.
+#[inline(always)]
+unsafe fn add_and_store<V: Vector, S: Stored>(
+    mut sum: V,
+    residual: *const S,
+    y: *mut S,
+    at: usize,
+    count: usize,
+) {
+    // SAFETY: as promised by the caller of `Target::store_columns`.
+    unsafe {
+        if !residual.is_null() {
+            sum = sum.add(S::load(residual.add(at), count));
+        }
+        S::store(sum, y.add(at), count);
     }
 }
 

@@ -182,6 +182,7 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
                 y_stride: columns.extent,
                 rows: self.rows.len(),
                 columns: width,
+                fetch: true,
             };
             // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
             unsafe { strip.compute(self.product.spec.isa) };

@@ -3,9 +3,10 @@
 //! Both element types are read in words of 32 bits, an f32 or a pair of bf16 that are neighbours along k, so that one
 //! loop serves both: only the instruction that adds a word's products differs.
 
-use super::output::{Output, Partial};
+use super::ahead::Ahead;
+use super::output::{Output, Partial, Target};
 use crate::kernels::pack::PANEL;
-use crate::kernels::simd::{Isa, Vector, Vectorized, prefetch};
+use crate::kernels::simd::{Isa, Vector, Vectorized};
 
 /// Rows of the largest tile.
 pub const TILE_ROWS: usize = 14;
@@ -24,6 +25,7 @@ macro_rules! each_row {
         })*
     };
 }
+pub(super) use each_row;
 
 /// A product to add: `x [rows, depth]` times `panel [depth, PANEL]`, in words.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +74,8 @@ pub struct Strip {
     pub y_stride: usize,
     pub rows: usize,
     pub columns: usize,
+    /// Whether y, the residual and sums that are kept are fetched before they are touched: not where they are near.
+    pub fetch: bool,
 }
 
 /// A strip whose pointers someone has vouched for.
@@ -147,26 +151,35 @@ impl Strip {
         column: usize,
     ) {
         let mut sums = [[V::zero(); C]; R];
-        if !self.partial.keep {
-            (0..R).for_each(|i| self.output.fetch((row + i) * self.y_stride + column, C * V::LANES));
-        }
+        let target =
+            Target { partial: self.partial, output: self.output, y_stride: self.y_stride, row, column };
+        let mut ahead = self.ahead::<R>(row, &target, C * V::LANES);
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
             for factors in [&self.base, &self.low_rank] {
-                for segment in 0..factors.segments {
-                    multiply::<V, R, C, PAIRS>(&mut sums, factors, segment, row, column);
-                }
+                multiply::<V, R, C, PAIRS>(&mut sums, factors, (row, column), &mut ahead);
             }
-            each_row!(I in 0..R {
-                for (j, &sum) in sums[I].iter().enumerate() {
-                    let column = column + j * V::LANES;
-                    let count = self.columns.saturating_sub(column).min(V::LANES);
-                    if let Some(sum) = self.partial.pass(sum, row + I, column, count) {
-                        self.output.store(sum, (row + I) * self.y_stride + column, count);
-                    }
-                }
-            });
+            if self.columns - column >= C * V::LANES {
+                target.store_whole(sums);
+            } else {
+                target.store_columns(sums, self.columns - column);
+            }
         }
+    }
+
+    /// What is fetched while the tile at `row` is multiplied.
+    #[inline(always)]
+    fn ahead<const R: usize>(&self, row: usize, target: &Target, columns: usize) -> Ahead {
+        let Factors { next, depth, .. } = self.base;
+        let mut ahead = Ahead::NONE;
+        if !next.is_null() {
+            // Each tile fetches its share of the next panel.
+            ahead.panel = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+        }
+        if self.fetch {
+            target.fetch(&mut ahead, R, columns);
+        }
+        ahead
     }
 }
 
@@ -182,51 +195,44 @@ fn next_tile(left: usize, most: usize) -> usize {
 }
 
 /// Tiles that share the fetching of the next panel.
-const FETCHING_TILES: usize = 4;
+pub const FETCHING_TILES: usize = 4;
 /// Steps of k written out per loop iteration, so that addresses are computed once for all of them.
-const STEPS: usize = 4;
+pub const STEPS: usize = 4;
 
 #[inline(always)]
 unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>(
     sums: &mut [[V; C]; R],
     factors: &Factors,
-    segment: usize,
-    row: usize,
-    column: usize,
+    (row, column): (usize, usize),
+    ahead: &mut Ahead,
 ) {
-    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, next, x_segment, .. } = factors;
-    // Each tile fetches its share of the next panel, two lines at a time.
-    let fetch = !next.is_null();
-    let mut ahead = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
-    let mut panel = panel.wrapping_add(segment * depth * panel_stride + column);
+    let &Factors { x, x_stride, x_step, panel, panel_stride, depth, segments, x_segment, .. } = factors;
+    let mut panel = panel.wrapping_add(column);
     // Every third row has a pointer; the two after it are reached by the stride in the address.
-    let mut x: [*const f32; 5] =
-        std::array::from_fn(|i| x.wrapping_add(segment * x_segment + (row + 3 * i) * x_stride));
+    let mut x: [*const f32; 5] = std::array::from_fn(|i| x.wrapping_add((row + 3 * i) * x_stride));
     let x_stride = x_stride * size_of::<f32>();
-    // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel.
+    let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
+    // SAFETY: the strip promises `row + R` rows of x and `depth` rows of the panel for every segment.
     unsafe {
-        let unrolled = if x_step == 1 { depth / STEPS } else { 0 };
-        for _ in 0..unrolled {
-            if fetch {
-                prefetch(ahead);
-                prefetch(ahead.wrapping_add(PANEL / 2));
-                ahead = ahead.wrapping_add(STEPS * PANEL / FETCHING_TILES);
+        for _ in 0..segments {
+            for _ in 0..unrolled {
+                ahead.fetch();
+                step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
+                step::<V, R, C, PAIRS, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
+                step::<V, R, C, PAIRS, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
+                step::<V, R, C, PAIRS, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
+                x = x.map(|x| x.wrapping_add(STEPS));
+                panel = panel.wrapping_add(STEPS * panel_stride);
             }
-            step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
-            step::<V, R, C, PAIRS, 1>(sums, &x, x_stride, panel.wrapping_add(panel_stride));
-            step::<V, R, C, PAIRS, 2>(sums, &x, x_stride, panel.wrapping_add(2 * panel_stride));
-            step::<V, R, C, PAIRS, 3>(sums, &x, x_stride, panel.wrapping_add(3 * panel_stride));
-            x = x.map(|x| x.wrapping_add(STEPS));
-            panel = panel.wrapping_add(STEPS * panel_stride);
-        }
-        for _ in 0..depth - unrolled * STEPS {
-            if fetch {
-                prefetch(ahead);
-                ahead = ahead.wrapping_add(PANEL / FETCHING_TILES);
+            for k in 0..depth - unrolled * STEPS {
+                if k.is_multiple_of(STEPS) {
+                    ahead.fetch();
+                }
+                step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
+                x = x.map(|x| x.wrapping_add(x_step));
+                panel = panel.wrapping_add(panel_stride);
             }
-            step::<V, R, C, PAIRS, 0>(sums, &x, x_stride, panel);
-            x = x.map(|x| x.wrapping_add(x_step));
-            panel = panel.wrapping_add(panel_stride);
+            x = x.map(|x| x.wrapping_add(x_segment).wrapping_sub(depth * x_step));
         }
     }
 }

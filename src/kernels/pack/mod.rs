@@ -43,7 +43,7 @@ impl Element for bf16 {
 }
 
 /// Words of 32 bits that a run of k takes.
-pub fn words<E: Element>(k: usize) -> usize {
+pub const fn words<E: Element>(k: usize) -> usize {
     k.div_ceil(E::PAIR)
 }
 

@@ -42,7 +42,8 @@ impl<E: Element> Vectorized for TransposedPanel<'_, E> {
             unsafe {
                 if E::PAIR == 2 {
                     for row in 0..rows {
-                        split_halves::<V>(from.add(row * PANEL), block.as_mut_ptr().add(row * PANEL));
+                        let to = block.as_mut_ptr().add(row * PANEL);
+                        split_halves::<V>(from.add(row * PANEL), to, to.add(PANEL / 2));
                     }
                     transpose::<V>(block.as_ptr(), PANEL / 2, to);
                 } else if rows == PANEL {
@@ -76,12 +77,12 @@ unsafe fn transpose<V: Vector>(from: *const f32, columns: usize, to: &mut [f32])
 /// Splits PANEL pairs of bf16 into the first ones of all and the second ones of all.
 ///
 /// # Safety
-/// There are PANEL words at both addresses.
+/// There are PANEL words at `from`, and half as many at both targets.
 #[inline(always)]
-pub unsafe fn split_halves<V: Vector>(from: *const f32, to: *mut f32) {
-    let to = to.cast::<bf16>();
+pub unsafe fn split_halves<V: Vector>(from: *const f32, low: *mut f32, high: *mut f32) {
+    let (low, high) = (low.cast::<bf16>(), high.cast::<bf16>());
     for column in (0..PANEL).step_by(V::LANES) {
         // SAFETY: as promised by the caller.
-        unsafe { V::load(from.add(column)).split_halves(to.add(column), to.add(PANEL + column)) };
+        unsafe { V::load(from.add(column)).split_halves(low.add(column), high.add(column)) };
     }
 }
