@@ -154,7 +154,8 @@ fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
         bos: text(&tokenizer.bos),
         eos: text(&tokenizer.eos),
         pad: text(&tokenizer.pad),
-        end_of_sequence_ids: tokenizer.eos.iter().map(|token| token.id).collect(),
+        unk: text(&tokenizer.unknown),
+        end_of_sequence_ids: tokenizer.ends.clone(),
         ..SpecialTokens::default()
     };
     ChatTokenizer::from_parts(tokenizer.tokenizer.clone(), tokenizer.chat_template.clone(), special)
