@@ -125,6 +125,7 @@ fn adapter(folder: &Path) -> Result<Facts> {
         parameters += entry.shape.iter().product::<usize>();
         *types.entry(entry.type_name.clone()).or_default() += 1;
         let path = name.split(".lora_").next().unwrap_or(name);
+        let path = path.split(".token_adapter").next().unwrap_or(path);
         modules.extend(path.rsplit('.').next().map(str::to_owned));
         let layer = path.split_once("layers.").and_then(|(_, rest)| rest.split('.').next());
         layers.extend(layer.and_then(|layer| layer.parse::<usize>().ok()));
@@ -144,6 +145,7 @@ fn adapter(folder: &Path) -> Result<Facts> {
         "rslora": spec.use_rslora,
         "target_modules": target,
         "adapted_modules": modules,
+        "trained_tokens": spec.trainable_token_indices,
         "layers": layers.len(),
         "tensors": weights.entries().len(),
         "parameters": parameters,

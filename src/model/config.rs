@@ -124,6 +124,19 @@ impl ModelConfig {
         self.rope.check()
     }
 
+    /// Makes room for more tokens.
+    pub(super) fn grow(&mut self, vocab_size: usize) {
+        self.vocab_size = vocab_size;
+        self.original.insert("vocab_size".into(), json!(vocab_size));
+    }
+
+    /// The same model with a head of its own.
+    pub fn untied(&self) -> Self {
+        let mut config = Self { tie_word_embeddings: false, ..self.clone() };
+        config.original.insert("tie_word_embeddings".into(), json!(false));
+        config
+    }
+
     /// The model as `config.json`: every field of the original, with `dtype` set to how the weights are stored.
     pub fn to_json(&self, dtype: &str) -> Value {
         let mut fields = self.original.clone();

@@ -63,14 +63,15 @@ impl DecoderSpec {
         scaled(self.norm(parameters, x, "model.norm", self.hidden), self.logits_scale)
     }
 
-    /// The output projection: [vocab, hidden].
-    pub fn head(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        parameters.head(self.tied_head, self.vocab, self.hidden)
+    /// The output projection's input and weight, given final hidden states [n, hidden].
+    fn head(&self, parameters: &Parameters<'_>, x: &LazyTensor) -> [LazyTensor; 2] {
+        parameters.head(x, self.tied_head, self.vocab, self.hidden)
     }
 
     /// Logits of tokens whose final hidden states are `x`: [n, hidden] -> [n, vocab].
     pub fn logits(&self, parameters: &Parameters<'_>, x: &LazyTensor) -> LazyTensor {
-        let logits = x.linear(&self.head(parameters));
+        let [x, head] = self.head(parameters, x);
+        let logits = x.linear(&head);
         match self.logits_soft_cap {
             Some(cap) => logits.affine(1.0 / cap, 0.0).tanh().affine(cap, 0.0),
             None => logits,
@@ -79,7 +80,8 @@ impl DecoderSpec {
 
     /// The loss of each token, given its final hidden state and its target u32 `[n]`: [n, hidden] -> `[n]`.
     pub fn losses(&self, parameters: &Parameters<'_>, x: &LazyTensor, targets: &LazyTensor) -> LazyTensor {
-        x.projected_cross_entropy(&self.head(parameters), targets, self.logits_soft_cap)
+        let [x, head] = self.head(parameters, x);
+        x.projected_cross_entropy(&head, targets, self.logits_soft_cap)
     }
 
     pub(super) fn norm(
