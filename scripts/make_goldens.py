@@ -81,6 +81,8 @@ def tiny(seed, lora, lengths=(9, 6), **config):
     return case(seed, lora, steps=8, lengths=lengths, **{**sizes, **config})
 
 
+FUSED = {"r": 3, "lora_alpha": 4, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]}
+SHORT, LONG = [1.0, 1.25, 1.5, 1.75], [1.0, 2.0, 4.5, 9.0]
 ENDS = {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"]}
 
 CASES = {
@@ -194,7 +196,17 @@ CASES |= {
     "phi3": family(
         18, "phi3", "Phi3ForCausalLM", partial_rotary_factor=0.5, sliding_window=5, hidden_size=32,
         original_max_position_embeddings=64,
-        lora={"r": 3, "lora_alpha": 4, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
+        lora=FUSED,
+    ),
+    # longrope: rows within the original context of 10 tokens, and one beyond it, which decides for the batch.
+    "phi3_short": family(
+        24, "phi3", "Phi3ForCausalLM", lengths=(9, 10), hidden_size=32, original_max_position_embeddings=10, lora=FUSED,
+        rope_scaling={"type": "longrope", "short_factor": SHORT, "long_factor": LONG},
+    ),
+    "phi3_long": family(
+        25, "phi3", "Phi3ForCausalLM", lengths=(9, 12), hidden_size=32, original_max_position_embeddings=10, lora=FUSED,
+        partial_rotary_factor=0.5, rope_scaling={"type": "su", "short_factor": SHORT[:2], "long_factor": LONG[:2],
+                      "original_max_position_embeddings": 10},
     ),
     # Caps so low that scores and logits feel them.
     "gemma2": family(
@@ -402,8 +414,15 @@ def add_peculiarities(writer, config):
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
     if config["model_type"] == "phi3":
-        writer.add_rope_dimension_count(int(config["head_dim"] * config["partial_rotary_factor"]))
-    if config["model_type"] in ("phi3", "gemma2", "gemma3_text"):
+        writer.add_rope_dimension_count(int(config["head_dim"] * config.get("partial_rotary_factor", 1.0)))
+    if "long_factor" in rope:
+        original = config["original_max_position_embeddings"]
+        stretch = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(original)))
+        for name in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{name}.weight", numpy.array(rope[f"{name}_factor"], dtype=numpy.float32))
+    if config.get("sliding_window") and config["model_type"] in ("phi3", "gemma2", "gemma3_text"):
         writer.add_sliding_window(config["sliding_window"])
     if config["model_type"] == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])

@@ -98,6 +98,9 @@ fn rope(config: &ModelConfig) -> String {
         RopeScaling::Linear { factor } => format!("theta {theta}, linear, factor {factor}"),
         RopeScaling::Llama3 { factor, .. } => format!("theta {theta}, llama3, factor {factor}"),
         RopeScaling::Yarn(yarn) => format!("theta {theta}, yarn, factor {}", yarn.factor),
+        RopeScaling::LongRope(long) => {
+            format!("theta {theta}, longrope beyond {} tokens", long.original_max_position_embeddings)
+        }
     }
 }
 
@@ -105,7 +108,7 @@ fn rope(config: &ModelConfig) -> String {
 fn window(decoder: &DecoderSpec) -> Value {
     let windows: Vec<usize> = decoder.layer_attention.iter().filter_map(|layer| layer.window).collect();
     match windows.first() {
-        Some(window) => json!(format!("{window} tokens in {} of {} layers", windows.len(), decoder.layers)),
+        Some(window) => json!(format!("{window} tokens in {} of {} layers", windows.len(), decoder.layers())),
         None => Value::Null,
     }
 }

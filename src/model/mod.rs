@@ -29,7 +29,7 @@ mod tokens;
 pub mod weights;
 
 pub use added_tokens::NewToken;
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
+pub use config::{Architecture, LongRope, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
 pub use families::Family;
 pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, master};
