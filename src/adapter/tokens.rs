@@ -61,3 +61,49 @@ impl AdapterSpec {
         Ok(tables)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(module: &str, ids: &[usize]) -> Result<BTreeMap<String, TokenRows>> {
+        let mut spec = AdapterSpec {
+            r: 1,
+            alpha: 1.0,
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+            target_modules: crate::adapter::TargetModules::AllLinear,
+            layers_to_transform: None,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            modules_to_save: Vec::new(),
+            trainable_token_indices: BTreeMap::new(),
+        };
+        spec.trainable_token_indices.insert(module.into(), ids.to_vec());
+        let names = ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.weight"];
+        spec.token_rows(&names.map(|name| TensorSpec::new(name, &[9, 4])))
+    }
+
+    #[test]
+    fn tables_are_found_by_their_module() {
+        let expected = TokenRows { ids: vec![8, 0], width: 4 };
+        let table = "model.embed_tokens.weight".to_owned();
+        assert_eq!(
+            rows("embed_tokens", &[8, 0]).unwrap(),
+            BTreeMap::from([(table.clone(), expected.clone())])
+        );
+        assert_eq!(rows("model.embed_tokens", &[8, 0]).unwrap(), BTreeMap::from([(table, expected)]));
+        assert!(rows("lm_head", &[1]).unwrap().contains_key("lm_head.weight"));
+        assert!(rows("lm_head", &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_row_of_a_table_is_refused() {
+        let refused = |module: &str, ids: &[usize]| rows(module, ids).unwrap_err().to_string();
+        assert!(refused("up_proj", &[1]).contains("up_proj has no row for each token"));
+        assert!(refused("wte", &[1]).contains("wte has no row"));
+        assert!(refused("embed_tokens", &[9]).contains("9 is beyond the 9 tokens"));
+        assert!(refused("embed_tokens", &[2, 2]).contains("names 2 twice"));
+    }
+}

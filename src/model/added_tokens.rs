@@ -42,12 +42,12 @@ pub(super) fn add_to(tokenizer: &mut Tokenizer, tokens: &[NewToken]) -> Result<V
     Ok(ids)
 }
 
-/// What has been added to `larger` and is not in `smaller`, in the order of ids.
-pub(super) fn added_since(smaller: &Tokenizer, larger: &Tokenizer) -> Vec<NewToken> {
+/// What has been added to `larger` and is not in `smaller`, with its ids in order.
+pub(super) fn added_since(smaller: &Tokenizer, larger: &Tokenizer) -> Vec<(u32, NewToken)> {
     let mut added: Vec<_> = larger.get_added_tokens_decoder().into_iter().collect();
     added.sort_by_key(|(id, _)| *id);
     let lacking = added.into_iter().filter(|(_, token)| smaller.token_to_id(&token.content).is_none());
-    lacking.map(|(_, token)| NewToken { text: token.content, special: token.special }).collect()
+    lacking.map(|(id, token)| (id, NewToken { text: token.content, special: token.special })).collect()
 }
 
 #[cfg(test)]
@@ -71,7 +71,10 @@ mod tests {
         let known = base.token_to_id("<|im_end|>").unwrap();
         assert_eq!(add_to(&mut tokenizer, &tokens).unwrap(), [size, known, size + 1]);
         assert_eq!(add_to(&mut tokenizer, &tokens).unwrap(), [size, known, size + 1]);
-        assert_eq!(added_since(&base, &tokenizer), [tokens[0].clone(), tokens[2].clone()]);
+        assert_eq!(
+            added_since(&base, &tokenizer),
+            [(size, tokens[0].clone()), (size + 1, tokens[2].clone())]
+        );
         let ids = tokenizer.encode("a<tool>b<end tool>", false).unwrap().get_ids().to_vec();
         assert_eq!(ids.iter().filter(|&&id| id >= size).collect::<Vec<_>>(), [&size, &(size + 1)]);
         assert!(tokenizer.decode(&ids, true).unwrap().contains("<tool>"));

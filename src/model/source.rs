@@ -130,21 +130,24 @@ impl ModelSource {
         Ok((self.grown(rows, BTreeMap::new()), ids))
     }
 
-    /// The tokens of a larger tokenizer in `folder` that this one lacks; none if there is no tokenizer.
+    /// Adds the tokens that a larger tokenizer in `folder` has; nothing if there is none.
     ///
     /// # Errors
-    /// A data error if a tokenizer is damaged.
-    pub fn tokens_beyond(&self, folder: &Path) -> Result<Vec<NewToken>> {
+    /// A data error if a tokenizer is damaged, or if that one has other ids.
+    pub fn with_tokens_of(self, folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
-        if !path.exists() {
-            return Ok(Vec::new());
+        let Some(own) = self.read_tokenizer().ok().filter(|_| path.exists()) else { return Ok(self) };
+        let (ids, tokens): (Vec<u32>, Vec<NewToken>) =
+            added_tokens::added_since(&own, &added_tokens::read(&path)?).into_iter().unzip();
+        if tokens.is_empty() {
+            return Ok(self);
         }
-        let own = match self.read_tokenizer() {
-            Ok(own) => own,
-            Err(_) => return Ok(Vec::new()),
-        };
-        let larger = added_tokens::read(&path)?;
-        Ok(added_tokens::added_since(&own, &larger))
+        let (source, found) = self.with_tokens(&tokens)?;
+        if found == ids {
+            return Ok(source);
+        }
+        Err(Error::data(format!("{} adds tokens to another tokenizer than the model's", path.display()))
+            .hint("the adapter belongs to another base model"))
     }
 
     /// Gives the token table and the head at least `rows` rows. `tails` are the values of the rows that are added, by

@@ -121,11 +121,7 @@ impl OpenModel {
         let specs = source.config.trainable_specs();
         let tables: Vec<_> = specs.into_iter().filter(|spec| TABLES.contains(&spec.name.as_str())).collect();
         let GrownTables { rows, tails } = peft::grown_tables(folder, &tables)?;
-        source = source.grown(rows, tails);
-        let tokens = source.tokens_beyond(folder)?;
-        if !tokens.is_empty() {
-            source = source.with_tokens(&tokens)?.0;
-        }
+        source = source.grown(rows, tails).with_tokens_of(folder)?;
         Ok(Self::new(source, name, dtype))
     }
 
