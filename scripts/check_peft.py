@@ -3,16 +3,25 @@
 
   pip install -r scripts/requirements-goldens.txt
   python3 scripts/check_peft.py --base BASE --adapter RUN/adapter --data rows.jsonl [--prompt "Define love"]
+  python3 scripts/check_peft.py --suite --lazytune target/release/lazytune [--model SMOLLM2]
 
-Rows are {"input_ids", "labels"} or {"messages": [...]}. Of a conversation every assistant turn is supervised, its
+--suite trains a few steps with lazytune, for every family and every kind of adapter in tests/goldens (and on a real model
+with --model), and fails unless peft finds the loss that lazytune reports at the end, and transformers finds it in the
+merged model.
+
+Rows are {"input_ids", "labels"}, {"text"} or {"messages": [...]}. Of a conversation every assistant turn is supervised, its
 end-of-turn token and what the template writes behind it included; the header of the turn belongs to the prompt. The
 loss is the mean over all supervised tokens of the file, in nats. --prompt generates greedily from the base and from
-the adapted model; without --adapter only the base is measured.
+the adapted model; without --adapter only the base is measured. Where the adapter's folder holds a tokenizer with more
+tokens than the model has, the model is resized first.
 """
 
 import argparse
 import json
+import math
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import peft
@@ -52,10 +61,15 @@ def read_rows(path, tokenizer, limit, max_length):
         row = json.loads(line)
         if "input_ids" in row:
             ids, labels = row["input_ids"], row.get("labels", row["input_ids"])
+        elif "text" in row:
+            ids = tokenizer()(row["text"])["input_ids"]
+            end = tokenizer().eos_token_id
+            ids = ids if end is None or ids[-1:] == [end] else ids + [end]
+            labels = ids
         elif "messages" in row:
             ids, labels = conversation_row(tokenizer(), row["messages"])
         else:
-            sys.exit(f"{path}:{number}: neither input_ids nor messages")
+            sys.exit(f"{path}:{number}: neither input_ids nor messages nor text")
         rows.append((ids[:max_length], labels[:max_length]))
         if len(rows) == limit:
             break
@@ -97,9 +111,108 @@ def reply(model, tokenizer, prompt, tokens):
     return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
+# --- Adapters --------------------------------------------------------------------------------------
+
+
+def adapted(model, folder):
+    """The model with the adapter in `folder`, which may have been trained with more tokens."""
+    config = peft.PeftConfig.from_pretrained(folder)
+    indices = getattr(config, "trainable_token_indices", None) or {}
+    named = [index for ids in (indices.values() if isinstance(indices, dict) else [indices]) for index in ids]
+    tokens = len(AutoTokenizer.from_pretrained(folder)) if (Path(folder) / "tokenizer.json").exists() else 0
+    rows = max([tokens, *(index + 1 for index in named)])
+    if rows > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows)
+    return peft.PeftModel.from_pretrained(model, folder)
+
+
+# --- The suite -------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent
+TOLERANCE = 1e-4
+ENDS = '["embed_tokens", "lm_head", "q_proj"]'
+EVERYWHERE = {"lora": [], "dora": ["adapter.use_dora=true"]}
+KINDS = {
+    **EVERYWHERE,
+    "rslora": ["adapter.use_rslora=true", "adapter.alpha=3.0"],
+    "ends": [f"adapter.target_modules={ENDS}"],
+    "ends dora": [f"adapter.target_modules={ENDS}", "adapter.use_dora=true"],
+    "saved": ['adapter.modules_to_save=["lm_head", "norm"]'],
+    "saved table": ['adapter.modules_to_save=["embed_tokens"]'],
+}
+TOKENS = 'model.add_tokens=["<tool>", "</tool>"]'
+REAL = {
+    "dora": ["adapter.use_dora=true"],
+    "tokens": [TOKENS, 'model.add_special_tokens=["<note>"]'],
+    "tokens in whole tables": [TOKENS, 'adapter.modules_to_save=["embed_tokens", "lm_head"]'],
+}
+
+
+def final_loss(binary, base, rows, keys, run, steps):
+    """Trains, and returns the loss over the rows at the end."""
+    held = run.with_suffix(".jsonl")
+    held.write_bytes(rows.read_bytes())
+    settings = [
+        f"model.path={base}", f'data.train=["{rows}"]', f'data.validation=["{held}"]', "data.max_length=64",
+        "data.shuffle=false", "optimizer.learning_rate=1e-2", f"train.max_steps={steps}", "train.save_steps=0",
+        f"train.eval_steps={steps}", "train.batch_size=4", *keys,
+    ]
+    config = run.with_suffix(".toml")
+    config.write_text("")
+    command = [binary, "train", str(config), "--run-dir", str(run), "--plain", "--quiet"]
+    subprocess.run(command + [part for key in settings for part in ("--set", key)], check=True, stdout=subprocess.DEVNULL)
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event["eval_loss"] for event in events if event["event"] == "evaluation"][-1]
+
+
+def agrees(name, binary, base, data, keys, folder, steps, dtype):
+    run, merged = folder / "run", folder / "merged"
+    found = final_loss(binary, base, data, keys, run, steps)
+
+    def loss(model, tokenizer):
+        rows = read_rows(data, lambda: AutoTokenizer.from_pretrained(tokenizer), None, 64)
+        return measured(model.to(dtype).eval(), rows, 4)["loss"]
+
+    load = lambda path: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    expected = {"peft": loss(adapted(load(base), run / "adapter"), run / "adapter")}
+    command = [binary, "merge", "--model", base, "--adapter", run / "adapter", "--out", merged]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    expected["merged"] = loss(load(merged), merged)
+    worst = max(abs(found / value - 1.0) for value in expected.values())
+    # Merged weights are rounded to the type that the model is stored in.
+    fine = math.isfinite(worst) and worst < TOLERANCE
+    losses = ", ".join(f"{key} {value:.6f}" for key, value in expected.items())
+    print(f"{'ok  ' if fine else 'FAIL'} {name}: lazytune {found:.6f}, {losses}", flush=True)
+    return fine
+
+
+def suite(binary, real, only):
+    goldens = ROOT / "tests/goldens"
+    cases = []
+    for base in sorted(goldens.glob("*/base")):
+        case = base.parent.name
+        kinds = KINDS if case in ("gqa_tied", "untied_odd") else EVERYWHERE
+        if case in ("tokens_tied", "tokens_untied"):
+            kinds = {"continued": [f"adapter.init={base.parent / 'adapter'}"]}
+        rows = base.parent / "rows.jsonl"
+        cases += [(f"{case} {kind}", base, rows, keys, 4, torch.float64) for kind, keys in kinds.items()]
+    fine = True
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder) / "texts.jsonl"
+        texts.write_text("".join(json.dumps({"text": f"<tool>call {row}</tool> it is <note>"}) + "\n" for row in range(4)))
+        if real:
+            cases += [(f"{real.name} {kind}", real, texts, keys, 3, torch.float32) for kind, keys in REAL.items()]
+        cases = [case for case in cases if only in case[0]]
+        for number, (name, base, rows, keys, steps, dtype) in enumerate(cases):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            fine &= agrees(name, binary, base, rows, keys, place, steps, dtype)
+    sys.exit(0 if fine else "peft or transformers does not find the losses of lazytune")
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="folder with config.json and safetensors")
+    parser.add_argument("--base", type=Path, help="folder with config.json and safetensors")
     parser.add_argument("--adapter", type=Path, help="folder with adapter_config.json")
     parser.add_argument("--data", type=Path, help="JSONL of tokenized or messages rows")
     parser.add_argument("--rows", type=int, help="only the first rows of the data")
@@ -108,16 +221,26 @@ def arguments():
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--prompt", action="append", default=[], help="user message to answer; may be repeated")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    return parser.parse_args()
+    parser.add_argument("--suite", action="store_true", help="check every family and kind of adapter")
+    parser.add_argument("--lazytune", default="target/release/lazytune", help="the binary that the suite runs")
+    parser.add_argument("--model", type=Path, help="folder of a real model for the suite")
+    parser.add_argument("--only", default="", help="part of the names of the suite's cases to run")
+    options = parser.parse_args()
+    if not options.suite and not options.base:
+        parser.error("--base or --suite is required")
+    return options
 
 
 def main():
     options = arguments()
+    if options.suite:
+        suite(str(Path(options.lazytune).resolve()), options.model, options.only)
     tokenizers = []
+    grown = options.adapter and (options.adapter / "tokenizer.json").exists()
 
     def tokenizer():
         if not tokenizers:
-            tokenizers.append(AutoTokenizer.from_pretrained(options.base))
+            tokenizers.append(AutoTokenizer.from_pretrained(options.adapter if grown else options.base))
         return tokenizers[0]
 
     rows = read_rows(options.data, tokenizer, options.rows, options.max_length) if options.data else []
@@ -126,7 +249,7 @@ def main():
     if options.prompt:
         result["base"]["replies"] = [reply(model, tokenizer(), text, options.max_new_tokens) for text in options.prompt]
     if options.adapter:
-        model = peft.PeftModel.from_pretrained(model, options.adapter).to(DTYPES[options.dtype]).eval()
+        model = adapted(model, options.adapter).to(DTYPES[options.dtype]).eval()
         result["adapted"] = measured(model, rows, options.batch) if rows else {}
         if options.prompt:
             replies = [reply(model, tokenizer(), text, options.max_new_tokens) for text in options.prompt]

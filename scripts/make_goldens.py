@@ -55,135 +55,102 @@ STEP = {
     "warmup_steps": 0,
 }
 
-CASES = {
-    # Grouped queries and a tied head; `rope_theta` at the top level, where transformers 4 writes it.
-    "gqa_tied": {
-        "seed": 1,
-        "steps": 10,
-        "lengths": [9, 12, 5],
-        "config": {
-            "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "rope_theta": 5000.0,
-            "tie_word_embeddings": True,
-        },
-        "lora": {"r": 3, "lora_alpha": 7, "target_modules": "all-linear"},
-    },
-    # Sizes that no vector width divides, one key-value head, `rope_theta` in `rope_parameters`.
-    "untied_odd": {
-        "seed": 2,
-        "steps": 10,
-        "lengths": [7, 11],
-        "config": {
-            "hidden_size": 24, "num_hidden_layers": 3, "intermediate_size": 40, "num_attention_heads": 3,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 59, "tie_word_embeddings": False,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-        },
-        "lora": {"r": 5, "lora_alpha": 3, "target_modules": "all-linear"},
-    },
-    # heads * head_dim != hidden; alpha / sqrt(r), ranks and alphas by pattern, some modules, the upper layers.
-    "mha_patterns": {
-        "seed": 3,
-        "steps": 10,
-        "lengths": [10, 6, 13],
-        "config": {
-            "hidden_size": 20, "num_hidden_layers": 3, "intermediate_size": 37, "num_attention_heads": 4,
-            "num_key_value_heads": 4, "head_dim": 6, "vocab_size": 61, "rope_theta": 10000.0,
-            "tie_word_embeddings": False,
-        },
-        "lora": {
-            "r": 4, "lora_alpha": 6, "use_rslora": True, "layers_to_transform": [1, 2],
-            "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"],
-            "rank_pattern": {"q_proj": 2, "layers.2.mlp.down_proj": 7},
-            "alpha_pattern": {"v_proj": 5, "layers.2.mlp.down_proj": 9},
-        },
-    },
-    # DoRA with biases nowhere and an odd rank; the magnitudes are away from their starting values.
-    "dora": {
-        "seed": 5,
-        "steps": 10,
-        "lengths": [8, 11, 6],
-        "config": {
-            "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 36, "num_attention_heads": 3,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 60, "rope_theta": 10000.0,
-            "tie_word_embeddings": False,
-        },
-        "lora": {"r": 3, "lora_alpha": 5, "target_modules": "all-linear", "use_dora": True},
-    },
-    # Modules trained in full beside the pairs: the head of an untied model and all norms ("norm" ends every norm's path).
-    "saved_modules": {
-        "seed": 6,
-        "steps": 10,
-        "lengths": [7, 10],
-        "config": {
-            "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 36, "num_attention_heads": 3,
-            "num_key_value_heads": 3, "head_dim": 8, "vocab_size": 57, "rope_theta": 10000.0,
-            "tie_word_embeddings": False,
-        },
-        "lora": {
-            "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head", "norm"],
-        },
-    },
-    # A tied model whose token table is trained in full: PEFT trains a copy, the head stays.
-    "saved_table": {
-        "seed": 7,
-        "steps": 8,
-        "lengths": [7, 10],
-        "config": {
-            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 57, "rope_theta": 10000.0,
-            "tie_word_embeddings": True,
-        },
-        "lora": {"r": 2, "lora_alpha": 4, "target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"]},
-    },
-    # Pairs on the token table and on the output head.
-    "embedding": {
-        "seed": 8,
-        "steps": 8,
-        "lengths": [9, 6],
-        "config": {
-            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 53, "rope_theta": 10000.0,
-            "tie_word_embeddings": False,
-        },
-        "lora": {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"]},
-    },
-    # The same with DoRA.
-    "embedding_dora": {
-        "seed": 9,
-        "steps": 8,
-        "lengths": [9, 6],
-        "config": {
-            "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 53, "rope_theta": 10000.0,
-            "tie_word_embeddings": False,
-        },
-        "lora": {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"], "use_dora": True},
-    },
-    # Every weight trained: embedding shared with the head, projections and norms.
-    "full": {
-        "seed": 4,
-        "steps": 5,
-        "lengths": [8, 11, 4],
-        "config": {
-            "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "num_attention_heads": 3,
-            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 59, "rope_theta": 10000.0,
-            "tie_word_embeddings": True,
-        },
-    },
-}
-
-
-# One case a family; every size is as small as shows the family's peculiarity.
+# Every size is as small as shows what a case is about.
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "num_attention_heads": 4,
          "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 53, "rope_theta": 1000.0}
 ALL_LINEAR = {"r": 2, "lora_alpha": 5, "target_modules": "all-linear"}
 
 
-def family(seed, model_type, class_name, lora=None, lengths=(9, 12), **config):
-    config = {**SMALL, "model_type": model_type, "architectures": [class_name], **config}
-    return {"seed": seed, "steps": 2, "lengths": list(lengths), "config": config, "lora": lora or ALL_LINEAR}
+def case(seed, lora=ALL_LINEAR, steps=2, lengths=(9, 12), added=0, **config):
+    """Sizes other than SMALL and switches are given by name; None leaves a field out. `added` tokens come on top."""
+    config = {key: value for key, value in {**SMALL, **config}.items() if value is not None}
+    described = {"seed": seed, "steps": steps, "lengths": list(lengths), "config": config}
+    if added:
+        described["added"] = added
+    return {**described, "lora": lora} if lora else described
 
 
+def family(seed, model_type, class_name, **rest):
+    return case(seed, model_type=model_type, architectures=[class_name], **rest)
+
+
+def tiny(seed, lora, lengths=(9, 6), **config):
+    """One layer, for what lies outside of layers."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "rope_theta": 10000.0, "tie_word_embeddings": False}
+    return case(seed, lora, steps=8, lengths=lengths, **{**sizes, **config})
+
+
+FUSED = {"r": 3, "lora_alpha": 4, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]}
+SHORT, LONG = [1.0, 1.25, 1.5, 1.75], [1.0, 2.0, 4.5, 9.0]
+ENDS = {"r": 3, "lora_alpha": 4, "target_modules": ["embed_tokens", "lm_head", "o_proj"]}
+
+CASES = {
+    # Grouped queries and a tied head; `rope_theta` at the top level, where transformers 4 writes it.
+    "gqa_tied": case(
+        1, {"r": 3, "lora_alpha": 7, "target_modules": "all-linear"}, steps=10, lengths=(9, 12, 5), hidden_size=32,
+        intermediate_size=48, vocab_size=64, rope_theta=5000.0, tie_word_embeddings=True,
+    ),
+    # Sizes that no vector width divides, one key-value head, `rope_theta` in `rope_parameters`.
+    "untied_odd": case(
+        2, {"r": 5, "lora_alpha": 3, "target_modules": "all-linear"}, steps=10, lengths=(7, 11), num_hidden_layers=3,
+        num_attention_heads=3, num_key_value_heads=1, vocab_size=59, rope_theta=None, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+    ),
+    # heads * head_dim != hidden; alpha / sqrt(r), ranks and alphas by pattern, some modules, the upper layers.
+    "mha_patterns": case(
+        3,
+        {
+            "r": 4, "lora_alpha": 6, "use_rslora": True, "layers_to_transform": [1, 2],
+            "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"],
+            "rank_pattern": {"q_proj": 2, "layers.2.mlp.down_proj": 7},
+            "alpha_pattern": {"v_proj": 5, "layers.2.mlp.down_proj": 9},
+        },
+        steps=10, lengths=(10, 6, 13), hidden_size=20, num_hidden_layers=3, intermediate_size=37, num_key_value_heads=4,
+        head_dim=6, vocab_size=61, rope_theta=10000.0, tie_word_embeddings=False,
+    ),
+    # DoRA with biases nowhere and an odd rank; the magnitudes are away from their starting values.
+    "dora": case(
+        5, {"r": 3, "lora_alpha": 5, "target_modules": "all-linear", "use_dora": True}, steps=10, lengths=(8, 11, 6),
+        intermediate_size=36, num_attention_heads=3, num_key_value_heads=1, vocab_size=60, rope_theta=10000.0,
+        tie_word_embeddings=False,
+    ),
+    # Modules trained in full beside the pairs: the head of an untied model and all norms ("norm" ends every norm's path).
+    "saved_modules": case(
+        6,
+        {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head", "norm"]},
+        steps=10, lengths=(7, 10), intermediate_size=36, num_attention_heads=3, num_key_value_heads=3, vocab_size=57,
+        rope_theta=10000.0, tie_word_embeddings=False,
+    ),
+    # A tied model whose token table is trained in full: PEFT trains a copy, the head stays.
+    "saved_table": tiny(
+        7, {"r": 2, "lora_alpha": 4, "target_modules": ["v_proj"], "modules_to_save": ["embed_tokens"]}, lengths=(7, 10),
+        vocab_size=57, tie_word_embeddings=True,
+    ),
+    # Pairs on the token table and on the output head.
+    "embedding": tiny(8, ENDS),
+    # The same with DoRA.
+    "embedding_dora": tiny(9, {**ENDS, "use_dora": True}),
+    # Rows of three tokens that the base model lacks, and of one that it has, which a tied head shares.
+    "tokens_tied": tiny(
+        22, {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "trainable_token_indices": [54, 5, 53, 55]}, added=3,
+        tie_word_embeddings=True,
+    ),
+    # The same in a token table and a head that are apart.
+    "tokens_untied": tiny(
+        23,
+        {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
+         "trainable_token_indices": {"embed_tokens": [53, 54, 55], "lm_head": [5, 54, 53]}},
+        added=3,
+    ),
+    # Every weight trained: embedding shared with the head, projections and norms.
+    "full": case(
+        4, None, steps=5, lengths=(8, 11, 4), num_attention_heads=3, num_key_value_heads=1, vocab_size=59,
+        rope_theta=10000.0, tie_word_embeddings=True,
+    ),
+}
+
+# One case a family.
 CASES |= {
     "llama3_rope": family(
         10, "llama", "LlamaForCausalLM", tie_word_embeddings=True,
@@ -229,7 +196,17 @@ CASES |= {
     "phi3": family(
         18, "phi3", "Phi3ForCausalLM", partial_rotary_factor=0.5, sliding_window=5, hidden_size=32,
         original_max_position_embeddings=64,
-        lora={"r": 3, "lora_alpha": 4, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
+        lora=FUSED,
+    ),
+    # longrope: rows within the original context of 10 tokens, and one beyond it, which decides for the batch.
+    "phi3_short": family(
+        24, "phi3", "Phi3ForCausalLM", lengths=(9, 10), hidden_size=32, original_max_position_embeddings=10, lora=FUSED,
+        rope_scaling={"type": "longrope", "short_factor": SHORT, "long_factor": LONG},
+    ),
+    "phi3_long": family(
+        25, "phi3", "Phi3ForCausalLM", lengths=(9, 12), hidden_size=32, original_max_position_embeddings=10, lora=FUSED,
+        partial_rotary_factor=0.5, rope_scaling={"type": "su", "short_factor": SHORT[:2], "long_factor": LONG[:2],
+                      "original_max_position_embeddings": 10},
     ),
     # Caps so low that scores and logits feel them.
     "gemma2": family(
@@ -308,10 +285,21 @@ def write_base(folder, case, generator):
     return config, tensors
 
 
+def with_more_tokens(model, case):
+    """The model with rows for `added` tokens, which are the mean of the others."""
+    if "added" in case:
+        stored = model.config.vocab_size
+        model.resize_token_embeddings(stored + case["added"], mean_resizing=False)
+        for table in [model.get_input_embeddings(), model.get_output_embeddings()]:
+            with torch.no_grad():
+                table.weight[stored:] = table.weight[:stored].mean(0)
+    return model
+
+
 def write_adapter(folder, base, case, generator):
     """peft's own files, with B no longer zero and no path of this machine in them."""
     config = peft.LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **case["lora"])
-    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model = peft.get_peft_model(with_more_tokens(AutoModelForCausalLM.from_pretrained(base), case), config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator) if weight.requires_grad else None
@@ -334,7 +322,7 @@ def make_rows(case, generator):
     """Random rows: a prompt that is not supervised, an answer that is, and a gap inside the longest answer."""
     rows = []
     for length in case["lengths"]:
-        ids = torch.randint(3, case["config"]["vocab_size"], (length,), generator=generator).tolist()
+        ids = torch.randint(3, case["config"]["vocab_size"] + case.get("added", 0), (length,), generator=generator).tolist()
         prompt = 2 + len(rows)
         labels = [-100] * prompt + ids[prompt:]
         if length == max(case["lengths"]):
@@ -426,8 +414,15 @@ def add_peculiarities(writer, config):
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
     if config["model_type"] == "phi3":
-        writer.add_rope_dimension_count(int(config["head_dim"] * config["partial_rotary_factor"]))
-    if config["model_type"] in ("phi3", "gemma2", "gemma3_text"):
+        writer.add_rope_dimension_count(int(config["head_dim"] * config.get("partial_rotary_factor", 1.0)))
+    if "long_factor" in rope:
+        original = config["original_max_position_embeddings"]
+        stretch = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(original)))
+        for name in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{name}.weight", numpy.array(rope[f"{name}_factor"], dtype=numpy.float32))
+    if config.get("sliding_window") and config["model_type"] in ("phi3", "gemma2", "gemma3_text"):
         writer.add_sliding_window(config["sliding_window"])
     if config["model_type"] == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
@@ -447,13 +442,14 @@ def add_tokenizer(writer, size):
 # --- Expectations --------------------------------------------------------------------------------
 
 
-def load_model(folder, dtype):
+def load_model(folder, case, dtype):
     config = AutoConfig.from_pretrained(folder / "base")
     # Only this implementation has soft caps.
     attention = "eager" if config.model_type == "gemma2" else "sdpa"
     model = AutoModelForCausalLM.from_pretrained(
         folder / "base", dtype=torch.float32, attn_implementation=attention
     )
+    model = with_more_tokens(model, case)
     if (folder / "adapter").exists():
         model = peft.PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
     return model.to(dtype).train()
@@ -485,13 +481,13 @@ def optimizer_for(weights, decay_norms):
     )
 
 
-def train(folder, steps, batch, dtype, decay_norms=True):
+def train(folder, case, batch, dtype, decay_norms=True):
     """Tensors as expected.safetensors names them."""
-    model = load_model(folder, dtype)
+    model = load_model(folder, case, dtype)
     weights = trained(model)
     optimizer = optimizer_for(list(weights.values()), decay_norms)
     out, losses, norms = {}, [], []
-    for step in range(steps):
+    for step in range(case["steps"]):
         optimizer.zero_grad()
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         loss = mean_loss(logits, batch["labels"])
@@ -531,11 +527,11 @@ def make_case(folder, case):
     write_json(folder / "batch.json", batch)
     batch = {key: torch.tensor(value) for key, value in batch.items()}
 
-    exact = train(folder, case["steps"], batch, torch.float64)
-    difference = largest_difference(exact, train(folder, case["steps"], batch, torch.float32))
+    exact = train(folder, case, batch, torch.float64)
+    difference = largest_difference(exact, train(folder, case, batch, torch.float32))
     assert difference < 2e-5, f"{folder.name}: float32 is {difference:.1e} away: the case is too unstable for a golden"
     if "lora" not in case:
-        exact["losses_matrix_decay"] = train(folder, case["steps"], batch, torch.float64, decay_norms=False)["losses"]
+        exact["losses_matrix_decay"] = train(folder, case, batch, torch.float64, decay_norms=False)["losses"]
     stored = {key: tensor.to(torch.float32).contiguous() for key, tensor in exact.items()}
     save_file(stored, folder / "expected.safetensors")
     write_meta(folder, case, batch, exact, difference)

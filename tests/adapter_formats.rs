@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use lazytune::adapter::{
     AdaptedLinear, AdapterSpec, AdapterWeights, LinearModule, LoraPair, TargetModules, peft,
 };
-use lazytune::model::ModelConfig;
+use lazytune::train::model::OpenModel;
 use serde_json::{Value, json};
 
 fn modules() -> Vec<LinearModule> {
@@ -35,6 +35,7 @@ fn spec() -> AdapterSpec {
         rank_pattern: BTreeMap::from([("down_proj".to_owned(), 2)]),
         alpha_pattern: BTreeMap::from([("q_proj".to_owned(), 1.5)]),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     }
 }
 
@@ -134,7 +135,9 @@ fn broken_files_are_refused() {
 #[test]
 fn adapters_of_peft_are_read() {
     for folder in goldens() {
-        let config = ModelConfig::read_folder(&folder.join("base")).unwrap();
+        let model = OpenModel::named(folder.join("base").to_str().unwrap(), None).unwrap();
+        let model = model.with_tokens_of(&folder.join("adapter")).unwrap();
+        let config = &model.source.config;
         let (modules, weights) = (config.adaptable_modules(), config.trainable_specs());
         let adapter = peft::read(&folder.join("adapter"), &modules, &weights).unwrap();
         assert!(adapter.weights.pairs.values().any(|pair| pair.b.iter().any(|&value| value != 0.0)));

@@ -5,16 +5,29 @@
 mod support;
 
 use lazytune::adapter::AdapterSpec;
-use lazytune::executor::{CpuOptions, CpuTarget};
-use lazytune::graph::Operation;
+use lazytune::executor::{CpuOptions, CpuTarget, HostTensor, StepInputs};
+use lazytune::graph::{ComputationGraph, DType, Operation};
+use lazytune::model::{Parameters, Trained};
+use lazytune::train::model::OpenModel;
 use lazytune::train::{PlannedMemory, StepKind};
 use serde_json::Value;
 use support::steps::{adapters, builder, model, spec};
 use support::workspace::{Outcome, Workspace, field, golden, steps, tensors};
+use support::{block_on, compute, executor, two_threads};
 
-/// Adapters of PEFT whose base model can take them in.
-const MERGEABLE: [&str; 7] =
-    ["gqa_tied", "untied_odd", "mha_patterns", "dora", "saved_modules", "embedding", "embedding_dora"];
+/// Adapters of PEFT.
+const ADAPTERS: [&str; 10] = [
+    "gqa_tied",
+    "untied_odd",
+    "mha_patterns",
+    "dora",
+    "saved_modules",
+    "saved_table",
+    "embedding",
+    "embedding_dora",
+    "tokens_tied",
+    "tokens_untied",
+];
 
 /// Trains on a golden's rows, with the given lines below `[adapter]`.
 fn train(workspace: &Workspace, base: &str, case: &str, adapter: &str, run: &str) -> Outcome {
@@ -51,7 +64,7 @@ fn close(left: f64, right: f64) {
 
 #[test]
 fn a_continued_run_starts_at_the_loss_of_its_adapter() {
-    for case in MERGEABLE {
+    for case in ADAPTERS {
         let workspace = Workspace::new();
         train(&workspace, &base(case), case, &init(case), "continued").exits(0);
         let adapter = golden(case).join("adapter");
@@ -67,7 +80,7 @@ fn a_continued_run_starts_at_the_loss_of_its_adapter() {
 
 #[test]
 fn what_a_run_writes_is_where_the_next_one_starts() {
-    for case in ["dora", "saved_modules", "saved_table", "embedding_dora"] {
+    for case in ["dora", "saved_modules", "saved_table", "embedding_dora", "tokens_tied", "tokens_untied"] {
         let workspace = Workspace::new();
         train(&workspace, &base(case), case, &init(case), "first").exits(0);
         let next = "init = \"first/adapter\"";
@@ -84,7 +97,9 @@ fn what_a_run_writes_is_where_the_next_one_starts() {
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
         };
         assert_eq!(config("first"), config("second"));
-        for key in ["use_dora", "modules_to_save", "target_modules", "r", "lora_alpha"] {
+        for key in
+            ["use_dora", "modules_to_save", "target_modules", "r", "lora_alpha", "trainable_token_indices"]
+        {
             let peft = golden(case).join("adapter/adapter_config.json");
             let peft: Value = serde_json::from_slice(&std::fs::read(peft).unwrap()).unwrap();
             assert_eq!(config("first")[key], peft[key], "{case}: {key}");
@@ -137,6 +152,8 @@ fn a_fresh_adapter_changes_nothing_whatever_its_dropout() {
     let ends = "target_modules = [\"embed_tokens\", \"lm_head\", \"q_proj\"]";
     close(start("ends", ends), plain);
     close(start("ends_dora", &format!("use_dora = true\n{ends}")), plain);
+    close(start("ends_dropout", &format!("dropout = 0.5\n{ends}")), plain);
+    close(start("ends_dora_dropout", &format!("dropout = 0.5\nuse_dora = true\n{ends}")), plain);
 }
 
 #[test]
@@ -150,13 +167,27 @@ fn what_cannot_be_trained_or_merged_is_refused() {
     refused("modules_to_save = [\"head\", \"nothing\"]", &["\"nothing\" is no module", "lm_head"]);
     refused("modules_to_save = [\"\"]", &["a module name is empty"]);
     refused("modules_to_save = [\"_proj\"]", &["is in target_modules and in modules_to_save"]);
-    refused("dropout = 0.1\ntarget_modules = [\"lm_head\"]", &["dropout cannot be applied to lm_head"]);
-    let tied = train(&workspace, &base("saved_table"), "saved_table", &init("saved_table"), "tied").exits(0);
-    tied.says(&["output head is its token table"]);
-    let adapter = golden("saved_table/adapter");
-    let outcome = merge(&workspace, "saved_table", adapter.to_str().unwrap(), "merged").exits(2);
-    outcome.says(&["model.embed_tokens alone", "cannot be merged"]);
-    assert!(!workspace.path("merged").exists());
+}
+
+#[test]
+fn a_tied_model_comes_apart_when_one_side_is_adapted() {
+    let workspace = Workspace::new();
+    let case = "saved_table";
+    train(&workspace, &base(case), case, &init(case), "tied")
+        .exits(0)
+        .says(&["output head is its token table"]);
+    let adapter = golden(case).join("adapter");
+    merge(&workspace, case, adapter.to_str().unwrap(), "merged").exits(0).says(&["a table of its own"]);
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(workspace.path("merged/config.json")).unwrap()).unwrap();
+    assert_eq!(config["tie_word_embeddings"], false);
+    let of = |path: std::path::PathBuf| tensors(&path.join("model.safetensors"));
+    let (merged, plain) = (of(workspace.path("merged")), of(golden(case).join("base")));
+    assert_eq!(merged["lm_head.weight"], plain["model.embed_tokens.weight"]);
+    assert_ne!(merged["model.embed_tokens.weight"], plain["model.embed_tokens.weight"]);
+    let rows =
+        merge(&workspace, "tokens_tied", golden("tokens_tied/adapter").to_str().unwrap(), "rows").exits(0);
+    assert!(!rows.stderr.contains("a table of its own"));
 }
 
 #[test]
@@ -204,5 +235,40 @@ fn dora_keeps_no_second_copy_of_a_weight_and_builds_none() {
         let update = matches!(node.operation, Operation::AdamW(_));
         let dims = node.tensor_type().shape.dims().to_vec();
         assert!(update || !weights.contains(&dims.as_slice()), "{:?} makes {dims:?}", node.operation);
+    }
+}
+
+/// The loss of a head with dropout in front of its pair, whose logits are never built, is that of the logits.
+#[test]
+fn a_head_with_dropout_gives_the_loss_of_its_logits() {
+    let (rows, width, seq) = (1, 16, 4);
+    for case in ["embedding", "embedding_dora"] {
+        let model = OpenModel::named(golden(case).join("base").to_str().unwrap(), None).unwrap();
+        let (trained, values) = model.adapter(&golden(case).join("adapter")).unwrap();
+        let Trained::Adapters(mut adaptation) = trained else { unreachable!() };
+        adaptation.pairs.values_mut().for_each(|pair| pair.dropout = 0.5);
+        let trained = Trained::Adapters(adaptation);
+        let executor = executor(two_threads());
+        block_on(executor.set_weights(model.weight_loader())).unwrap();
+        block_on(executor.set_states(values.into_iter().collect())).unwrap();
+        let graph = ComputationGraph::new();
+        let seed = graph.input("dropout_seed", &[2], DType::U32);
+        let parameters = Parameters::new(&graph, &trained, DType::F32, Some(seed));
+        let x = graph.input("x", &[rows * seq, width], DType::F32);
+        let targets = graph.input("targets", &[rows * seq], DType::U32);
+        let losses = model.decoder.losses(&parameters, &x, &targets);
+        let logits = parameters.linear(&x, "lm_head", model.decoder.vocab, width, false);
+        let hidden: Vec<f32> = (0..seq * width).map(|at| ((at * 37 % 19) as f32 - 9.0) / 5.0).collect();
+        let inputs = StepInputs::from([
+            ("dropout_seed".into(), HostTensor::u32(&[2], vec![3, 4]).unwrap()),
+            ("x".into(), HostTensor::f32(&[seq, width], hidden).unwrap()),
+            ("targets".into(), HostTensor::u32(&[seq], vec![5, 9, 0, 52]).unwrap()),
+        ]);
+        let found = compute(&executor, &[losses, logits], &inputs, false);
+        let (losses, logits) = (found[0].to_f64(), found[1].to_f64());
+        for ((row, loss), target) in logits.chunks(model.decoder.vocab).zip(losses).zip([5, 9, 0, 52]) {
+            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+            close(loss, sum.ln() - row[target]);
+        }
     }
 }

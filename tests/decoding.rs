@@ -177,7 +177,7 @@ fn decoded(model: &OpenModel, ids: &[u32], prefill: usize) -> Vec<f64> {
     let width = model.decoder.kv_heads * model.decoder.head_dim;
     let empty = HostTensor::f32(&[CAPACITY, width], vec![0.0; CAPACITY * width]).unwrap();
     let names =
-        (0..model.decoder.layers).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
+        (0..model.decoder.layers()).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
     block_on(executor.set_states(names.map(|name| (name, empty.clone())).collect())).unwrap();
     let mut all = Vec::new();
     let mut start = 0;

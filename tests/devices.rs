@@ -43,6 +43,7 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     };
     let layers = spec.resolve(&source.config.linear_modules()).unwrap();
     let mut random = Random::new(11);

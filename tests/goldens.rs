@@ -66,11 +66,12 @@ fn batch(case: &str) -> GoldenBatch {
 fn opened(case: &str, base: &str) -> (OpenModel, Trained, NamedTensors) {
     let model = OpenModel::named(golden(case).join(base).to_str().unwrap(), None).unwrap();
     let adapter = golden(case).join("adapter");
-    let (trained, values) = if adapter.is_dir() {
-        model.adapter(&adapter).unwrap()
-    } else {
-        (Trained::All, model.all_weights().unwrap())
-    };
+    if !adapter.is_dir() {
+        let values = model.all_weights().unwrap();
+        return (model, Trained::All, values);
+    }
+    let model = model.with_tokens_of(&adapter).unwrap();
+    let (trained, values) = model.adapter(&adapter).unwrap();
     (model, trained, values)
 }
 
@@ -143,7 +144,7 @@ fn check_first_step(case: &str, base: &str, options: CpuOptions) {
     assert_eq!(gradients.len(), wanted, "{case}: not every trained weight has a gradient");
 }
 
-const ADAPTERS: [&str; 8] = [
+const ADAPTERS: [&str; 10] = [
     "gqa_tied",
     "untied_odd",
     "mha_patterns",
@@ -152,6 +153,8 @@ const ADAPTERS: [&str; 8] = [
     "saved_table",
     "embedding",
     "embedding_dora",
+    "tokens_tied",
+    "tokens_untied",
 ];
 
 /// Cases with an adapter.

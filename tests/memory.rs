@@ -76,7 +76,6 @@ fn deep(layers: usize, spec: &AdapterSpec) -> StepBuilder {
     };
     let trained = Trained::Adapters((0..layers).flat_map(of_layer).collect());
     let mut builder = builder(&model, trained);
-    builder.decoder.layers = layers;
     builder.decoder.layer_attention.resize(layers, builder.decoder.layer_attention[0]);
     builder
 }
@@ -113,5 +112,5 @@ fn adapters_that_share_an_input_share_its_products() {
     };
     // Per layer, q, k, v make one product of three, gate and up one of two: for u = x A^T and for dA = du^T x each.
     let apart = products(CpuOptions { merge: false, ..two_threads() });
-    assert_eq!(products(two_threads()), apart - model.decoder.layers * 2 * (2 + 1));
+    assert_eq!(products(two_threads()), apart - model.decoder.layers() * 2 * (2 + 1));
 }

@@ -19,7 +19,7 @@ async fn run(dtype: &str) -> Setup {
     let changes =
         [format!("model.dtype={dtype}"), "model.threads=2".to_owned(), format!("train.max_steps={STEPS}")];
     let config = config::load_with_color(Path::new("configs/quickstart.toml"), &changes, false).unwrap();
-    let model = OpenModel::open(&config.model, config.train.seed, None).unwrap();
+    let model = OpenModel::open(&config, None).unwrap();
     setup(config, model, None, &mut |_| {}).await.unwrap()
 }
 

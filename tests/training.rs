@@ -100,7 +100,7 @@ fn gate_gradients(graph: &FrozenGraph) -> usize {
 #[test]
 fn nothing_is_computed_below_the_lowest_trained_layer() {
     let model = model();
-    let layers = model.decoder.layers;
+    let layers = model.decoder.layers();
     let graph = |spec: &AdapterSpec| optimized(&model, adapters(&model, spec), StepKind::Only);
     // The backward pass ends at the projections of layer 0: no gradient leaves its first norm.
     let all = graph(&spec());
@@ -154,7 +154,7 @@ fn every_adapted_layer_has_its_own_dropout_mask() {
     };
     let streams: Vec<u32> = graph.nodes().iter().filter_map(|node| stream(&node.operation)).collect();
     let distinct: BTreeSet<u32> = streams.iter().copied().collect();
-    let adapted = model.decoder.layers * 7;
+    let adapted = model.decoder.layers() * 7;
     assert_eq!((streams.len(), distinct.len()), (adapted, adapted), "backward reuses the forward's masks");
 }
 

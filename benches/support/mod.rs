@@ -34,6 +34,7 @@ pub fn adapters(config: &ModelConfig) -> Result<BTreeMap<String, AdaptedLinear>>
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     };
     let layers = spec.resolve(&config.linear_modules())?;
     Ok(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect())

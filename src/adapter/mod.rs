@@ -1,6 +1,7 @@
 //! Adapters: which modules they train ([`spec`], `saved`), how they start ([`init`]), how they are stored ([`peft`])
 //! and how they are folded into a model ([`merge`]).
 
+mod grown;
 pub mod init;
 pub mod merge;
 mod model_card;
@@ -10,14 +11,16 @@ pub mod peft;
 mod peft_config;
 mod saved;
 pub mod spec;
+mod tokens;
 
 use std::collections::BTreeMap;
 
 pub use modules::{LinearModule, ModuleKind};
 pub use names::{lora_a_name, lora_b_name};
 pub use spec::{AdaptedLinear, AdapterSpec, TargetModules};
+pub use tokens::{TOKEN_TABLES, TokenRows, token_rows_name};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor_file::TensorSpec;
 
 /// What an adapter trains in a model.
@@ -27,11 +30,13 @@ pub struct Adaptation {
     pub pairs: BTreeMap<String, AdaptedLinear>,
     /// Shapes of the weights that are trained in full, by name.
     pub saved: BTreeMap<String, Vec<usize>>,
+    /// Rows of tables that are trained, by the name of the table's weight.
+    pub tokens: BTreeMap<String, TokenRows>,
 }
 
 impl FromIterator<(String, AdaptedLinear)> for Adaptation {
     fn from_iter<I: IntoIterator<Item = (String, AdaptedLinear)>>(pairs: I) -> Self {
-        Self { pairs: pairs.into_iter().collect(), saved: BTreeMap::new() }
+        Self { pairs: pairs.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -44,14 +49,18 @@ impl Adaptation {
             ModuleKind::Embedding => 0,
         };
         let pairs = self.pairs.values().map(of_pair);
-        pairs.chain(self.saved.keys().map(|name| saved::layer_of(name, layers))).min().unwrap_or(layers)
+        let whole = self.saved.keys().chain(self.tokens.keys()).map(|name| saved::layer_of(name, layers));
+        pairs.chain(whole).min().unwrap_or(layers)
     }
 
-    /// Whether a head that is the token table stops being it: only one of the two is trained, or each by itself.
+    /// Whether a head that is the token table stops being it: only one of the two is trained, or each by itself. Trained
+    /// rows of the table are rows of the head too, unless that has some of its own.
     pub fn unties(&self) -> bool {
         let ends = ["lm_head", "model.embed_tokens"];
-        ends.iter()
-            .any(|path| self.pairs.contains_key(*path) || self.saved.contains_key(&format!("{path}.weight")))
+        self.tokens.contains_key("lm_head.weight")
+            || ends.iter().any(|path| {
+                self.pairs.contains_key(*path) || self.saved.contains_key(&format!("{path}.weight"))
+            })
     }
 
     /// Numbers that are trained.
@@ -61,7 +70,8 @@ impl Adaptation {
             module.rank * (module.in_features + module.out_features) + magnitude
         };
         let saved: usize = self.saved.values().map(|shape| shape.iter().product::<usize>()).sum();
-        self.pairs.values().map(of_pair).sum::<usize>() + saved
+        let rows: usize = self.tokens.values().map(|rows| rows.ids.len() * rows.width).sum();
+        self.pairs.values().map(of_pair).sum::<usize>() + saved + rows
     }
 }
 
@@ -74,7 +84,16 @@ impl AdapterSpec {
         let saved = self.saved_weights(weights)?;
         let pairs = self.resolve(modules)?.into_iter().map(|module| (module.path.clone(), module)).collect();
         saved::refuse_both(&pairs, &saved)?;
-        Ok(Adaptation { pairs, saved })
+        let tokens = self.token_rows(weights)?;
+        match tokens.keys().find(|name| {
+            saved.contains_key(*name) || pairs.contains_key(name.trim_end_matches(".weight"))
+        }) {
+            None => Ok(Adaptation { pairs, saved, tokens }),
+            Some(name) => Err(Error::user(format!(
+                "single rows of {name} cannot be trained: the whole of it is trained, or carries a LoRA pair"
+            ))
+            .hint("leave its module out of target_modules and modules_to_save, or name it in modules_to_save alone")),
+        }
     }
 }
 
@@ -121,6 +140,6 @@ pub struct SavedWeight {
 pub struct AdapterWeights {
     /// By module path.
     pub pairs: BTreeMap<String, LoraPair>,
-    /// By the name of the weight.
+    /// By the name of the weight; trained rows of a table by [`token_rows_name`].
     pub saved: BTreeMap<String, SavedWeight>,
 }

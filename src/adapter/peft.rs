@@ -1,16 +1,19 @@
 //! PEFT adapter folders: `adapter_config.json`, `adapter_model.safetensors` and `README.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::grown;
+pub use super::grown::{GrownTables, grown_tables};
 pub use super::peft_config::PeftConfig;
 use super::{
-    AdaptedLinear, AdapterSpec, AdapterWeights, LinearModule, LoraPair, SavedWeight, model_card, peft_config,
+    Adaptation, AdaptedLinear, AdapterSpec, AdapterWeights, LinearModule, LoraPair, SavedWeight, TokenRows,
+    model_card, peft_config, token_rows_name,
 };
 use crate::error::{Error, Result, ResultExt};
 use crate::tensor_file::{FloatType, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
 /// An adapter that fits a model: the modules with a pair in the model's order, and all values.
@@ -18,7 +21,22 @@ const PREFIX: &str = "base_model.model.";
 pub struct Adapter {
     pub config: PeftConfig,
     pub layers: Vec<AdaptedLinear>,
+    /// Rows of tables that are trained, by the name of the table's weight.
+    pub tokens: BTreeMap<String, TokenRows>,
     pub weights: AdapterWeights,
+}
+
+impl Adapter {
+    /// What the adapter trains.
+    pub fn adaptation(&self) -> Adaptation {
+        let rows: Vec<String> = self.tokens.keys().map(|table| token_rows_name(table)).collect();
+        let whole = self.weights.saved.iter().filter(|(name, _)| !rows.contains(name));
+        Adaptation {
+            pairs: self.layers.iter().map(|layer| (layer.path.clone(), layer.clone())).collect(),
+            saved: whole.map(|(name, saved)| (name.clone(), saved.shape.clone())).collect(),
+            tokens: self.tokens.clone(),
+        }
+    }
 }
 
 /// Writes the three files into an existing folder; values are stored as f32, names sorted. `layers` are the modules that
@@ -75,7 +93,7 @@ fn write_weights(path: &Path, layers: &[AdaptedLinear], weights: &AdapterWeights
 }
 
 /// The key of an adapter's tensor in the file.
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
@@ -113,8 +131,20 @@ pub fn read(folder: &Path, modules: &[LinearModule], model: &[TensorSpec]) -> Re
         let values = file.values(&name, &shape).context(doing)?;
         weights.saved.insert(name, SavedWeight { shape, values });
     }
-    file.refuse_rest(&layers).context(doing)?;
-    Ok(Adapter { config, layers, weights })
+    for (table, rows) in &adaptation.tokens {
+        let (name, shape) = (token_rows_name(table), vec![rows.ids.len(), rows.width]);
+        let values = file.values(&name, &shape).context(doing)?;
+        weights.saved.insert(name, SavedWeight { shape, values });
+    }
+    file.refuse_rest(&layers, model).context(doing)?;
+    Ok(Adapter { config, layers, tokens: adaptation.tokens, weights })
+}
+
+/// PEFT stores the frozen table, `[vocab, hidden]`, beside the pair of a token table or an output head.
+fn is_base_copy(name: &str, shape: &[usize], layers: &[AdaptedLinear]) -> bool {
+    layers.iter().filter(|layer| layer.layer.is_none()).any(|layer| {
+        name == key(&format!("{}.base_layer.weight", layer.path)) && shape == layer.weight_dims()
+    })
 }
 
 /// The file of an adapter's values, and which of them have been asked for.
@@ -145,16 +175,11 @@ impl AdapterFile {
         Ok(values)
     }
 
-    /// PEFT stores the frozen table, `[vocab, hidden]`, beside the pair of a token table or an output head.
-    fn is_base_copy(&self, name: &str, shape: &[usize], layers: &[AdaptedLinear]) -> bool {
-        layers.iter().filter(|layer| layer.layer.is_none()).any(|layer| {
-            name == key(&format!("{}.base_layer.weight", layer.path)) && shape == layer.weight_dims()
-        })
-    }
-
-    fn refuse_rest(&self, layers: &[AdaptedLinear]) -> Result<()> {
+    fn refuse_rest(&self, layers: &[AdaptedLinear], model: &[TensorSpec]) -> Result<()> {
         let extra = self.file.entries().iter().find(|(name, entry)| {
-            !self.met.contains(*name) && !self.is_base_copy(name, &entry.shape, layers)
+            !self.met.contains(*name)
+                && !is_base_copy(name, &entry.shape, layers)
+                && !grown::is_table_copy(name, &entry.shape, model)
         });
         let Some((name, _)) = extra else { return Ok(()) };
         Err(Error::data(format!("{} has the unexpected tensor {name}", self.file.path().display())).hint(

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use super::{AdapterSpec, TargetModules};
 use crate::error::{Error, Result, ResultExt};
 
+/// The module of a bare list of token ids.
+const TABLE: &str = "embed_tokens";
+
 pub(super) const FILE: &str = "adapter_config.json";
 
 /// What `adapter_config.json` says.
@@ -48,9 +51,20 @@ pub(super) fn to_json(spec: &AdapterSpec, base_model: &str, module_names: &[Stri
         "revision": null,
         "target_modules": target_modules,
         "task_type": "CAUSAL_LM",
+        "trainable_token_indices": token_indices(spec),
         "use_dora": spec.use_dora,
         "use_rslora": spec.use_rslora,
     })
+}
+
+/// A list where only the token table has such rows, which PEFT gives to a tied head too.
+fn token_indices(spec: &AdapterSpec) -> Value {
+    let mut named = spec.trainable_token_indices.iter().filter(|(_, ids)| !ids.is_empty());
+    match (named.next(), named.next()) {
+        (None, _) => Value::Null,
+        (Some((module, ids)), None) if module == TABLE => json!(ids),
+        _ => json!(spec.trainable_token_indices),
+    }
 }
 
 /// PEFT declares alpha as an integer: whole numbers are written as such.
@@ -71,7 +85,7 @@ pub(super) fn read(folder: &Path) -> Result<PeftConfig> {
 }
 
 /// Fields that must be absent, null, false, "none" or empty, and what to do when they are not.
-const UNSUPPORTED: [(&str, &str); 21] = [
+const UNSUPPORTED: [(&str, &str); 20] = [
     ("bias", "adapters that train biases are not supported: merge the adapter with PEFT first"),
     ("fan_in_fan_out", "weights that are stored transposed are not supported"),
     ("lora_bias", "adapters with a bias on B are not supported"),
@@ -83,7 +97,6 @@ const UNSUPPORTED: [(&str, &str); 21] = [
     ("corda_config", "save the adapter again after its initialization"),
     ("lora_ga_config", "save the adapter again after its initialization"),
     ("kasa_config", "KaSA adapters are not supported: merge the adapter with PEFT first"),
-    ("trainable_token_indices", "trained token embeddings are not supported"),
     ("layer_replication", "replicated layers are not supported"),
     ("use_qalora", "QALoRA adapters are not supported"),
     ("target_parameters", "adapters on bare parameters are not supported"),
@@ -119,6 +132,7 @@ impl Fields<'_> {
             rank_pattern: self.pattern("rank_pattern")?,
             alpha_pattern: self.pattern("alpha_pattern")?,
             modules_to_save: self.list("modules_to_save")?,
+            trainable_token_indices: self.token_indices()?,
         };
         let base_model = self.0.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned);
         Ok(PeftConfig { spec, base_model })
@@ -180,6 +194,15 @@ impl Fields<'_> {
                 .map(TargetModules::List)
                 .map_err(|error| Error::data(format!("target_modules: {error}"))),
             _ => Err(Error::data("target_modules is missing: neither a list of names nor a pattern")),
+        }
+    }
+
+    fn token_indices(&self) -> Result<BTreeMap<String, Vec<usize>>> {
+        match self.0.get("trainable_token_indices") {
+            Some(list @ Value::Array(_)) => serde_json::from_value(list.clone())
+                .map(|ids| BTreeMap::from([(TABLE.to_owned(), ids)]))
+                .map_err(|error| Error::data(format!("trainable_token_indices: {error}"))),
+            _ => self.pattern("trainable_token_indices"),
         }
     }
 

@@ -37,6 +37,8 @@ pub struct AdapterSpec {
     pub alpha_pattern: BTreeMap<String, f64>,
     /// Modules that are trained in full: paths, or ends of paths.
     pub modules_to_save: Vec<String>,
+    /// Tokens whose rows are trained, by module: `embed_tokens`, `lm_head`.
+    pub trainable_token_indices: BTreeMap<String, Vec<usize>>,
 }
 
 /// A linear layer, or the token table, with the adapter that it gets.

@@ -26,6 +26,7 @@ fn spec(target_modules: TargetModules) -> AdapterSpec {
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     }
 }
 

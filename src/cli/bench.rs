@@ -20,7 +20,7 @@ pub async fn run(arguments: &BenchArguments, printer: &Printer) -> Result<()> {
     overrides.extend(arguments.threads.map(|threads| format!("model.threads={threads}")));
     let config = config::load_with_color(&file.path, &overrides, printer.colored())?;
     let (counting, mut counted) = counter(printer, "tokenizing", "rows");
-    let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
+    let model = OpenModel::open(&config, Some(downloads(printer)))?;
     let setup = setup(config, model, None, &mut counted).await?;
     counting.finish_and_clear();
     let options = Options {

@@ -16,13 +16,12 @@ pub fn run(arguments: &CheckArguments, printer: &Printer) -> Result<()> {
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
     printer.data(&format!("configuration  {} is valid", file.path.display()));
     let mut problems = Vec::new();
-    let model =
-        kept(OpenModel::open(&config.model, config.train.seed, Some(downloads(printer))), &mut problems);
+    let model = kept(OpenModel::open(&config, Some(downloads(printer))), &mut problems);
     let mut tokenizer: Option<ChatTokenizer> = None;
     if let Some(model) = &model {
         printer.data(&format!("model          {} parameters, {}", model.parameters(), model.name));
         if config.adapter.method == config::Method::Lora {
-            let described = adapter::described(&config.adapter, &model.source.config);
+            let described = adapter::described(&config.adapter, model);
             if let Some((_, adaptation)) = kept(described, &mut problems) {
                 let (layers, count) = (adaptation.pairs.len(), adaptation.parameters());
                 printer.data(&format!("adapter        {layers} layers, {count} parameters"));

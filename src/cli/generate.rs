@@ -12,7 +12,10 @@ use crate::train::model::{OpenModel, open_executor};
 
 pub async fn run(arguments: &GenerateArguments, printer: &Printer) -> Result<()> {
     let sampling = sampling(arguments)?;
-    let model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
+    let mut model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
+    if let Some(folder) = &arguments.adapter {
+        model = model.with_tokens_of(folder)?;
+    }
     let tokenizer = model.tokenizer()?;
     let prompt = prompt(arguments, &tokenizer)?;
     known(&prompt, model.source.config.vocab_size)?;

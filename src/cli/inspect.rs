@@ -98,6 +98,9 @@ fn rope(config: &ModelConfig) -> String {
         RopeScaling::Linear { factor } => format!("theta {theta}, linear, factor {factor}"),
         RopeScaling::Llama3 { factor, .. } => format!("theta {theta}, llama3, factor {factor}"),
         RopeScaling::Yarn(yarn) => format!("theta {theta}, yarn, factor {}", yarn.factor),
+        RopeScaling::LongRope(long) => {
+            format!("theta {theta}, longrope beyond {} tokens", long.original_max_position_embeddings)
+        }
     }
 }
 
@@ -105,7 +108,7 @@ fn rope(config: &ModelConfig) -> String {
 fn window(decoder: &DecoderSpec) -> Value {
     let windows: Vec<usize> = decoder.layer_attention.iter().filter_map(|layer| layer.window).collect();
     match windows.first() {
-        Some(window) => json!(format!("{window} tokens in {} of {} layers", windows.len(), decoder.layers)),
+        Some(window) => json!(format!("{window} tokens in {} of {} layers", windows.len(), decoder.layers())),
         None => Value::Null,
     }
 }
@@ -125,6 +128,7 @@ fn adapter(folder: &Path) -> Result<Facts> {
         parameters += entry.shape.iter().product::<usize>();
         *types.entry(entry.type_name.clone()).or_default() += 1;
         let path = name.split(".lora_").next().unwrap_or(name);
+        let path = path.split(".token_adapter").next().unwrap_or(path);
         modules.extend(path.rsplit('.').next().map(str::to_owned));
         let layer = path.split_once("layers.").and_then(|(_, rest)| rest.split('.').next());
         layers.extend(layer.and_then(|layer| layer.parse::<usize>().ok()));
@@ -144,6 +148,7 @@ fn adapter(folder: &Path) -> Result<Facts> {
         "rslora": spec.use_rslora,
         "target_modules": target,
         "adapted_modules": modules,
+        "trained_tokens": spec.trainable_token_indices,
         "layers": layers.len(),
         "tensors": weights.entries().len(),
         "parameters": parameters,

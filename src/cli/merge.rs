@@ -5,6 +5,7 @@ use super::printer::Printer;
 use super::progress::downloads;
 use crate::adapter::merge::merge_into;
 use crate::adapter::peft::{self, Adapter};
+use crate::adapter::token_rows_name;
 use crate::checkpoint::atomic;
 use crate::error::{Error, Result};
 use crate::model::export;
@@ -15,17 +16,22 @@ pub fn run(arguments: &MergeArguments, printer: &Printer) -> Result<()> {
         let message = format!("{} exists already", arguments.out.display());
         return Err(Error::user(message).hint("choose another --out, or remove the folder first"));
     }
-    let model = OpenModel::named(&arguments.model, Some(downloads(printer)))?;
+    let model =
+        OpenModel::named(&arguments.model, Some(downloads(printer)))?.with_tokens_of(&arguments.adapter)?;
     let source = &model.source;
-    let config = &source.config;
-    let adapter = peft::read(&arguments.adapter, &config.adaptable_modules(), &config.trainable_specs())?;
-    if config.tie_word_embeddings {
-        refuse_untied(&adapter)?;
-    }
+    let specs = source.config.trainable_specs();
+    let adapter = peft::read(&arguments.adapter, &source.config.adaptable_modules(), &specs)?;
+    let unties = source.config.tie_word_embeddings && adapter.adaptation().unties();
+    let config = if unties { source.config.untied() } else { source.config.clone() };
     printer.note(&format!("merging {} layers into {}", adapter.layers.len(), model.name));
+    if unties {
+        printer.note(
+            "the output head was the token table, and gets a table of its own: only one of them is adapted",
+        );
+    }
     atomic::write_directory(&arguments.out, |folder| {
-        export::export(source, folder, None, |spec, buffer| {
-            source.weights.read_into(&spec.name, &spec.shape, buffer)?;
+        export::export_as(source, &config, folder, None, |spec, buffer| {
+            source.weights.read_into(model.stored_name(&spec.name), &spec.shape, buffer)?;
             merge_tensor(&adapter, &spec.name, buffer);
             Ok(())
         })
@@ -39,23 +45,17 @@ fn merge_tensor(adapter: &Adapter, name: &str, values: &mut [f32]) {
     if let Some(saved) = adapter.weights.saved.get(name) {
         values.copy_from_slice(&saved.values);
     }
+    if let Some(rows) = adapter.tokens.get(name)
+        && let Some(trained) = adapter.weights.saved.get(&token_rows_name(name))
+    {
+        for (&id, row) in rows.ids.iter().zip(trained.values.chunks_exact(rows.width)) {
+            values[id * rows.width..][..rows.width].copy_from_slice(row);
+        }
+    }
     let layer = adapter.layers.iter().find(|layer| name.strip_suffix(".weight") == Some(&layer.path));
     if let Some(layer) = layer
         && let Some(pair) = adapter.weights.pairs.get(&layer.path)
     {
         merge_into(values, layer, pair);
-    }
-}
-
-/// One tensor cannot be both the token table and a head that differs from it.
-fn refuse_untied(adapter: &Adapter) -> Result<()> {
-    let paths = adapter.layers.iter().map(|layer| layer.path.as_str());
-    let saved = adapter.weights.saved.keys().filter_map(|name| name.strip_suffix(".weight"));
-    match paths.chain(saved).find(|path| matches!(*path, "lm_head" | "model.embed_tokens")) {
-        None => Ok(()),
-        Some(path) => Err(Error::user(format!(
-            "the adapter changes {path} alone, and the model's head is its token table: they cannot be merged into one"
-        ))
-        .hint("use the adapter as it is, or merge it with PEFT, which unties the model")),
     }
 }

@@ -20,7 +20,7 @@ use crate::train::{PlannedMemory, StepBuilder, StepKind, adapter};
 pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let file = &arguments.config;
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
-    let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
+    let model = OpenModel::open(&config, Some(downloads(printer)))?;
     let sequence = arguments.sequence.unwrap_or(config.data.max_length);
     let report = report(&config, &model, sequence)?;
     if arguments.json {
@@ -76,7 +76,7 @@ struct PassLine {
 fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Report> {
     let trained = match config.adapter.method {
         Method::Full => Trained::All,
-        Method::Lora => Trained::Adapters(adapter::described(&config.adapter, &model.source.config)?.1),
+        Method::Lora => Trained::Adapters(adapter::described(&config.adapter, model)?.1),
     };
     let builder = StepBuilder {
         decoder: model.decoder.clone(),

@@ -29,7 +29,7 @@ pub async fn run(arguments: &TrainArguments, printer: &Printer) -> Result<()> {
         detach::leave_terminal();
     }
     let (counting, mut counted) = counter(printer, "tokenizing", "rows");
-    let model = OpenModel::open(&config.model, config.train.seed, Some(downloads(printer)))?;
+    let model = OpenModel::open(&config, Some(downloads(printer)))?;
     let mut setup = setup(config, model, resume.as_ref(), &mut counted).await?;
     counting.finish_and_clear();
     std::fs::create_dir_all(&run_dir).context(|| format!("creating {}", run_dir.display()))?;

@@ -84,6 +84,8 @@ fn raw_model(model: &ModelSection) -> Result<RawModel> {
         init: model.init,
         threads: model.threads,
         memory_budget: model.memory_budget.map(super::sections::ByteSize),
+        add_tokens: model.add_tokens.clone(),
+        add_special_tokens: model.add_special_tokens.clone(),
     })
 }
 

@@ -86,6 +86,14 @@ impl ChatTokenizer {
         Ok(Self { tokenizer, template, special, special_ids, bos_id, end_of_sequence_ids, clock })
     }
 
+    /// Takes another tokenizer, with a larger vocabulary, to the same template.
+    ///
+    /// # Errors
+    /// The template does not compile.
+    pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Result<Self> {
+        Self::from_parts(tokenizer, self.template.map(|template| template.source().to_owned()), self.special)
+    }
+
     /// Replaces the chat template by the one in a file.
     ///
     /// # Errors

@@ -79,8 +79,8 @@ impl Generator<'_> {
     async fn reserve(&self, capacity: usize) -> Result<()> {
         let width = self.decoder.kv_heads * self.decoder.head_dim;
         let empty = HostTensor::f32(&[capacity, width], vec![0.0; capacity * width])?.to_dtype(self.dtype);
-        let names =
-            (0..self.decoder.layers).flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
+        let names = (0..self.decoder.layers())
+            .flat_map(|layer| ["k", "v"].map(|part| format!("cache.{layer}.{part}")));
         self.executor.set_states(names.map(|name| (name, empty.clone())).collect()).await
     }
 

@@ -87,6 +87,30 @@ impl Parameters<'_> {
         sum.times(&gain.reshape(&[adapted.out_features, 1]).broadcast_to(sum.dims()))
     }
 
+    /// A projection whose output is never built, with dropout in front of its pair: `W x + s B A d` is one product of
+    /// `[x, A d]` and `[W, s B]`. With DoRA it is `W (x - d) + gain (W d + s B A d)`.
+    #[track_caller]
+    pub(super) fn widened_projection(
+        &self,
+        x: &LazyTensor,
+        dropped: &LazyTensor,
+        weight: &LazyTensor,
+        adapted: &AdaptedLinear,
+    ) -> [LazyTensor; 2] {
+        let pair = self.pair(adapted);
+        let (a, b) = (pair.a.cast(self.dtype), pair.b.cast(self.dtype).affine(adapted.scale, 0.0));
+        let down = dropped.linear(&a); // [n, rank]
+        if !adapted.dora {
+            return [x.concat(1, &[&down]), weight.concat(1, &[&b])];
+        }
+        let square = weight.cast(master(self.dtype));
+        let square = square.times(&square).sum(1);
+        let gain = self.gain(&pair, &square, &a.linear(weight), adapted);
+        let gain = gain.reshape(&[adapted.out_features, 1]);
+        let scaled = |values: &LazyTensor| values.times(&gain.broadcast_to(values.dims()));
+        [x.minus(dropped).concat(1, &[dropped, &down]), weight.concat(1, &[&scaled(weight), &scaled(&b)])]
+    }
+
     fn pair(&self, adapted: &AdaptedLinear) -> Pair {
         let &AdaptedLinear { rank, in_features, out_features, .. } = adapted;
         Pair {
@@ -95,7 +119,12 @@ impl Parameters<'_> {
         }
     }
 
-    fn dropped(&self, x: &LazyTensor, position: usize, adapted: &AdaptedLinear) -> Option<LazyTensor> {
+    pub(super) fn dropped(
+        &self,
+        x: &LazyTensor,
+        position: usize,
+        adapted: &AdaptedLinear,
+    ) -> Option<LazyTensor> {
         let seed = self.dropout_seed.as_ref().filter(|_| adapted.dropout > 0.0)?;
         let mask = Operation::DropoutMask {
             stream: u32::try_from(position).unwrap_or(u32::MAX),

@@ -44,6 +44,7 @@ pub enum RopeScaling {
         original_max_position_embeddings: usize,
     },
     Yarn(YarnScaling),
+    LongRope(LongRope),
 }
 
 /// Long wavelengths are divided by `factor`, short ones kept, and attention is sharpened (Peng et al. 2023,
@@ -60,6 +61,17 @@ pub struct YarnScaling {
     pub attention_factor: f64,
     /// Whether the blended range is widened to whole pairs.
     pub truncate: bool,
+}
+
+/// A divisor for each frequency, one set of them within the original context and one beyond it (Ding et al. 2024,
+/// arXiv:2402.13753).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    pub short_factor: Vec<f64>,
+    pub long_factor: Vec<f64>,
+    pub original_max_position_embeddings: usize,
+    /// Multiplies cosines and sines.
+    pub attention_factor: f64,
 }
 
 /// A causal language model's sizes and constants.
@@ -124,6 +136,19 @@ impl ModelConfig {
         self.rope.check()
     }
 
+    /// Makes room for more tokens.
+    pub(super) fn grow(&mut self, vocab_size: usize) {
+        self.vocab_size = vocab_size;
+        self.original.insert("vocab_size".into(), json!(vocab_size));
+    }
+
+    /// The same model with a head of its own.
+    pub fn untied(&self) -> Self {
+        let mut config = Self { tie_word_embeddings: false, ..self.clone() };
+        config.original.insert("tie_word_embeddings".into(), json!(false));
+        config
+    }
+
     /// The model as `config.json`: every field of the original, with `dtype` set to how the weights are stored.
     pub fn to_json(&self, dtype: &str) -> Value {
         let mut fields = self.original.clone();
@@ -166,6 +191,14 @@ impl RopeConfig {
                 // The ramp is drawn over the logarithm of the base.
                 positive("theta - 1", self.theta - 1.0)?;
                 positive("original_max_position_embeddings", yarn.original_max_position_embeddings as f64)
+            }
+            RopeScaling::LongRope(ref long) => {
+                positive("attention_factor", long.attention_factor)?;
+                let factors = [("short_factor", &long.short_factor), ("long_factor", &long.long_factor)];
+                for (name, factors) in factors {
+                    factors.iter().try_for_each(|&factor| positive(name, factor))?;
+                }
+                positive("original_max_position_embeddings", long.original_max_position_embeddings as f64)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::parameters::Parameters;
 use super::rope::RopeSpec;
 use super::spec::{DecoderSpec, Gate};
-use super::tokens::Tokens;
+use super::tokens::{Context, Tokens};
 use crate::graph::{DType, LazyTensor, Operation, RopeTable, RopeTableKind, Scalar};
 
 /// Cosines and sines for every token: [n, rotated pairs].
@@ -18,7 +18,7 @@ impl DecoderSpec {
     /// The last hidden states after the final norm: [n, hidden].
     pub fn hidden_states(&self, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
         let embedded = self.embedded(parameters, tokens);
-        let x = self.through_layers(parameters, tokens, embedded, 0..self.layers);
+        let x = self.through_layers(parameters, tokens, embedded, 0..self.layers());
         self.final_norm(parameters, &x)
     }
 
@@ -63,14 +63,15 @@ impl DecoderSpec {
         scaled(self.norm(parameters, x, "model.norm", self.hidden), self.logits_scale)
     }
 
-    /// The output projection: [vocab, hidden].
-    pub fn head(&self, parameters: &Parameters<'_>) -> LazyTensor {
-        parameters.head(self.tied_head, self.vocab, self.hidden)
+    /// The output projection's input and weight, given final hidden states [n, hidden].
+    fn head(&self, parameters: &Parameters<'_>, x: &LazyTensor) -> [LazyTensor; 2] {
+        parameters.head(x, self.tied_head, self.vocab, self.hidden)
     }
 
     /// Logits of tokens whose final hidden states are `x`: [n, hidden] -> [n, vocab].
     pub fn logits(&self, parameters: &Parameters<'_>, x: &LazyTensor) -> LazyTensor {
-        let logits = x.linear(&self.head(parameters));
+        let [x, head] = self.head(parameters, x);
+        let logits = x.linear(&head);
         match self.logits_soft_cap {
             Some(cap) => logits.affine(1.0 / cap, 0.0).tanh().affine(cap, 0.0),
             None => logits,
@@ -79,7 +80,8 @@ impl DecoderSpec {
 
     /// The loss of each token, given its final hidden state and its target u32 `[n]`: [n, hidden] -> `[n]`.
     pub fn losses(&self, parameters: &Parameters<'_>, x: &LazyTensor, targets: &LazyTensor) -> LazyTensor {
-        x.projected_cross_entropy(&self.head(parameters), targets, self.logits_soft_cap)
+        let [x, head] = self.head(parameters, x);
+        x.projected_cross_entropy(&head, targets, self.logits_soft_cap)
     }
 
     pub(super) fn norm(
@@ -117,12 +119,44 @@ fn scaled(x: LazyTensor, factor: f64) -> LazyTensor {
 }
 
 fn angles(rope: &RopeSpec, parameters: &Parameters<'_>, tokens: &Tokens) -> Angles {
-    let table = |kind| {
-        let frequencies = rope.frequencies.iter().map(|&f| Scalar(f)).collect();
-        let table = RopeTable { positions: tokens.max_positions, frequencies, kind };
-        let dims = [tokens.max_positions, rope.frequencies.len()];
-        let leaf = parameters.graph().leaf(Operation::RopeTable(table), &dims, parameters.angle_dtype());
-        scaled(leaf, rope.magnitude).embedding(&tokens.positions)
+    let reaches_beyond = rope.beyond.as_ref().filter(|beyond| tokens.max_positions > beyond.context);
+    let of = |frequencies: &[f64]| -> [LazyTensor; 2] {
+        [RopeTableKind::Cosine, RopeTableKind::Sine].map(|kind| {
+            let dims = [tokens.max_positions, frequencies.len()];
+            let frequencies = frequencies.iter().map(|&f| Scalar(f)).collect();
+            let table = RopeTable { positions: tokens.max_positions, frequencies, kind };
+            let leaf = parameters.graph().leaf(Operation::RopeTable(table), &dims, parameters.angle_dtype());
+            scaled(leaf, rope.magnitude).embedding(&tokens.positions)
+        })
     };
-    Angles { cos: table(RopeTableKind::Cosine), sin: table(RopeTableKind::Sine) }
+    let [cos, sin] = match (reaches_beyond, &tokens.context) {
+        (None, _) => of(&rope.frequencies),
+        // The keys of a cache are rotated once: what it has room for decides.
+        (Some(beyond), Context::Cache { .. }) => of(&beyond.frequencies),
+        (Some(beyond), Context::Segments(_)) => {
+            let is_long = is_beyond(beyond.context, parameters, tokens);
+            let [short, long] = [of(&rope.frequencies), of(&beyond.frequencies)];
+            [0, 1].map(|kind| {
+                let is_long = is_long.broadcast_to(short[kind].dims());
+                let is_short = is_long.affine(-1.0, 1.0);
+                short[kind].times(&is_short).plus(&long[kind].times(&is_long))
+            })
+        }
+    };
+    Angles { cos, sin }
+}
+
+/// 1 where any token of the batch stands beyond `context` tokens of its segment, else 0: [1, 1]. As in transformers, one
+/// long row decides for the whole batch.
+fn is_beyond(context: usize, parameters: &Parameters<'_>, tokens: &Tokens) -> LazyTensor {
+    let table = RopeTable {
+        positions: tokens.max_positions,
+        frequencies: [Scalar(0.0)].into(),
+        kind: RopeTableKind::Cosine,
+    };
+    let dims = [tokens.max_positions, 1];
+    let ones = parameters.graph().leaf(Operation::RopeTable(table), &dims, parameters.angle_dtype());
+    let within = ones.slice(0, 0, context).filled(0.0);
+    let step = within.concat(0, &[&ones.slice(0, context, tokens.max_positions - context)]);
+    step.embedding(&tokens.positions).max(0)
 }

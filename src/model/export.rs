@@ -5,13 +5,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::config::ModelConfig;
 use super::source::{ModelSource, TokenizerSource};
-use super::weights::Weights;
 use crate::error::{Error, Result, ResultExt};
 use crate::tensor_file::{FloatType, SafetensorsWriter, TensorSpec};
 
 /// Bytes after which a model that did not come in shards is split.
 const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Whose type a head gets that is not stored.
+const TABLE: &str = "model.embed_tokens.weight";
 
 /// Files beside the weights that are copied as they are.
 const COPIED: [&str; 10] = [
@@ -36,12 +39,27 @@ pub fn export(
     source: &ModelSource,
     folder: &Path,
     float_type: Option<FloatType>,
+    values: impl FnMut(&TensorSpec, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    export_as(source, &source.config, folder, float_type, values)
+}
+
+/// As [`export`], described by `config`, which may have a head where the source has none.
+///
+/// # Errors
+/// A data error if a file cannot be read or written.
+pub fn export_as(
+    source: &ModelSource,
+    config: &ModelConfig,
+    folder: &Path,
+    float_type: Option<FloatType>,
     mut values: impl FnMut(&TensorSpec, &mut [f32]) -> Result<()>,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).context(|| format!("creating {}", folder.display()))?;
+    let stored = |name: &str| source.weights.float_type(name);
     let type_of =
-        |name: &str| float_type.or_else(|| source.weights.float_type(name)).unwrap_or(FloatType::F32);
-    let layout = layout(source, type_of);
+        |name: &str| float_type.or_else(|| stored(name)).or_else(|| stored(TABLE)).unwrap_or(FloatType::F32);
+    let layout = layout(source, config, type_of);
     for (file, specs) in &layout {
         let header = specs.iter().map(|spec| (spec.clone(), type_of(&spec.name))).collect();
         let mut writer = SafetensorsWriter::create(&folder.join(file), header)?;
@@ -55,26 +73,26 @@ pub fn export(
     if layout.len() > 1 {
         write_json(folder, "model.safetensors.index.json", &index(&layout, type_of))?;
     }
-    write_json(
-        folder,
-        "config.json",
-        &source.config.to_json(type_of("model.embed_tokens.weight").torch_name()),
-    )?;
+    write_json(folder, "config.json", &config.to_json(type_of(TABLE).torch_name()))?;
     write_tokenizer(source, folder)
 }
 
 type Layout = Vec<(String, Vec<TensorSpec>)>;
 
-fn layout(source: &ModelSource, type_of: impl Fn(&str) -> FloatType) -> Layout {
-    let specs = source.config.tensor_specs();
-    let Weights::Safetensors(shards) = &source.weights else { return split(specs, type_of) };
-    let by_name: BTreeMap<_, _> = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+fn layout(source: &ModelSource, config: &ModelConfig, type_of: impl Fn(&str) -> FloatType) -> Layout {
+    let specs = config.tensor_specs();
+    let Some(shards) = source.weights.shards() else { return split(specs, type_of) };
+    let mut by_name: BTreeMap<_, _> = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
     let mut layout = Layout::new();
     for (file, names) in shards.layout() {
-        let kept: Vec<_> = names.iter().filter_map(|name| by_name.get(name).cloned()).collect();
+        let kept: Vec<_> = names.iter().filter_map(|name| by_name.remove(name)).collect();
         if !kept.is_empty() {
             layout.push((file, kept));
         }
+    }
+    // A head that the source's files do not hold.
+    if let Some((_, last)) = layout.last_mut() {
+        last.extend(by_name.into_values());
     }
     layout
 }
@@ -126,7 +144,13 @@ pub fn write_tokenizer(source: &ModelSource, folder: &Path) -> Result<()> {
                         .context(|| format!("copying {}", path.display()))?;
                 }
             }
-            Ok(())
+            if source.added.is_empty() {
+                return Ok(());
+            }
+            let text = source.read_tokenizer()?.to_string(true);
+            let text =
+                text.map_err(|error| Error::internal(format!("cannot write the tokenizer: {error}")))?;
+            write_text(folder, "tokenizer.json", &text)
         }
     }
 }

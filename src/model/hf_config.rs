@@ -22,6 +22,9 @@ const HARMLESS: &str = "architectures model_type vocab_size hidden_size intermed
     max_length min_length num_beams repetition_penalty length_penalty early_stopping transformers.js_config \
     unsloth_version unsloth_fixed model_max_length max_sequence_length ffn_dim_multiplier";
 
+/// Applied in training only, where lazytune leaves it out and says so.
+const DROPOUT: &str = "attention_dropout";
+
 /// Fields of which one value means "nothing special", which every absent, null, false, zero or empty value is too.
 const NEUTRAL: [(&str, &str); 7] = [
     ("pretraining_tp", "1.0"),
@@ -83,11 +86,27 @@ impl ModelConfig {
             original: Map::new(),
         };
         config.check()?;
+        let share = hf_rope::partial_rotary_factor(&fields)?;
+        hf_rope::check_factors(&config.rope, (config.head_dim as f64 * share) as usize)?;
         config.decoder = DecoderSpec::plain(&config);
         (family.describe)(&fields, &config.rope, &mut config.decoder)?;
         config.decoder.check()?;
         config.original = original;
         Ok(config)
+    }
+}
+
+impl ModelConfig {
+    /// What the model's own training did and lazytune's does not.
+    pub fn notices(&self) -> Vec<String> {
+        let share = self.original.get(DROPOUT).and_then(Value::as_f64).filter(|&share| share > 0.0);
+        let told = share.map(|share| {
+            format!(
+                "the model's {DROPOUT} = {share} is not applied: attention is trained without dropout \
+                 (adapter.dropout is that of the adapter)"
+            )
+        });
+        told.into_iter().collect()
     }
 }
 
@@ -127,6 +146,9 @@ fn refuse_unsupported(original: &Map<String, Value>, family: &Family) -> Result<
             Value::Bool(true) => false,
         };
         let fine = match neutral {
+            None if name == DROPOUT => {
+                value.as_f64().is_some_and(|share| (0.0..1.0).contains(&share)) || nothing
+            }
             Some((_, text)) => {
                 let is_number = value.as_f64().is_some_and(|number| text.parse() == Ok(number));
                 nothing || is_number || value.as_str() == Some(text)

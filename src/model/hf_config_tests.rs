@@ -59,9 +59,19 @@ fn unsupported_fields_are_refused_by_name() {
     assert!(refused("pretraining_tp", json!(2)).contains("pretraining_tp = 2"));
     assert!(refused("quantization_config", json!({"bits": 4})).contains("quantization_config"));
     assert!(refused("sliding_window", json!(4096)).contains("sliding_window = 4096"));
-    assert!(refused("attention_dropout", json!(0.1)).contains("attention_dropout = 0.1"));
+    assert!(refused("attention_dropout", json!(1.5)).contains("attention_dropout = 1.5"));
+    assert!(refused("hidden_dropout", json!(0.1)).contains("hidden_dropout = 0.1"));
     assert!(refused("rope_scaling", json!({"type": "dynamic", "factor": 2})).contains("rope_type dynamic"));
-    assert!(refused("rope_scaling", json!({"type": "longrope"})).contains("rope_type longrope"));
+    let mut longrope = json!({"type": "longrope", "short_factor": [1.0]});
+    assert!(
+        refused("rope_scaling", longrope.clone()).contains("original_max_position_embeddings is missing")
+    );
+    longrope["original_max_position_embeddings"] = json!(16);
+    assert!(refused("rope_scaling", longrope.clone()).contains("long_factor is missing"));
+    longrope["long_factor"] = json!([2.0]);
+    assert!(refused("rope_scaling", longrope.clone()).contains("short_factor has 1 numbers"));
+    longrope["short_factor"] = json!([0.0]);
+    assert!(refused("rope_scaling", longrope).contains("short_factor is 0"));
     assert!(refused("rope_scaling", json!({"type": "yarn"})).contains("factor is missing"));
     let unknown = json!({"type": "linear", "factor": 2, "llama_4_scaling_beta": 0.1});
     assert!(refused("rope_scaling", unknown).contains("llama_4_scaling_beta"));
@@ -80,6 +90,15 @@ fn sizes_that_do_not_fit_are_refused() {
     assert!(refused("head_dim", json!(7)).contains("even"));
     assert!(refused("rms_norm_eps", json!("x")).contains("rms_norm_eps is \"x\""));
     assert!(refused("rope_theta", json!(-5)).contains("rope theta"));
+}
+
+#[test]
+fn dropout_of_attention_is_left_out_and_told() {
+    let mut config = base();
+    config["attention_dropout"] = json!(0.1);
+    assert!(parse(&config).unwrap().notices()[0].contains("attention_dropout = 0.1"));
+    config["attention_dropout"] = json!(0.0);
+    assert!(parse(&config).unwrap().notices().is_empty());
 }
 
 #[test]

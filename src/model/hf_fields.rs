@@ -34,6 +34,10 @@ impl<'a> Fields<'a> {
         self.typed(name, "a list of whole numbers", |value| value.as_array()?.iter().map(size).collect())
     }
 
+    pub fn numbers(&self, name: &str) -> Result<Option<Vec<f64>>> {
+        self.typed(name, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.typed(name, "a number", Value::as_f64)
     }

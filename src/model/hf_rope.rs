@@ -2,13 +2,16 @@
 
 use serde_json::{Map, Value};
 
-use super::config::{RopeConfig, RopeScaling, YarnScaling};
+use super::config::{LongRope, RopeConfig, RopeScaling, YarnScaling};
 use super::hf_fields::{Fields, required};
 use crate::error::{Error, Result};
 
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 /// What an object of rope parameters may hold; other fields might change the angles.
 const KNOWN: &str = "rope_type type rope_theta partial_rotary_factor factor low_freq_factor high_freq_factor \
-    original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate finetuned";
+    original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate finetuned \
+    short_factor long_factor";
 
 /// The rotary embedding of all layers, or of those that see the whole context.
 pub(super) fn main(fields: &Fields) -> Result<RopeConfig> {
@@ -57,12 +60,16 @@ fn of(fields: &Fields, kind: &str, theta: &str) -> Result<RopeConfig> {
         })?,
     };
     let context = fields.size("max_position_embeddings")?;
-    let scaling = scaling.map_or(Ok(RopeScaling::None), |map| scaling_of(&Fields(map), context))?;
+    // Phi 3 has it beside the scaling, which goes before one within.
+    let original = fields.size(ORIGINAL)?;
+    let scaling = scaling.map_or(Ok(RopeScaling::None), |map| scaling_of(&Fields(map), context, original))?;
     Ok(RopeConfig { theta, scaling })
 }
 
-fn scaling_of(fields: &Fields, context: Option<usize>) -> Result<RopeScaling> {
+fn scaling_of(fields: &Fields, context: Option<usize>, original: Option<usize>) -> Result<RopeScaling> {
     let kind = fields.text("rope_type")?.or(fields.text("type")?).unwrap_or("default");
+    // Early files of Phi 3 call it su or yarn.
+    let kind = if kind == "su" || fields.get("long_factor").is_some() { "longrope" } else { kind };
     let number = |name: &str| required(name, fields.number(name)?);
     let scaling = match kind {
         "default" => RopeScaling::None,
@@ -77,9 +84,10 @@ fn scaling_of(fields: &Fields, context: Option<usize>) -> Result<RopeScaling> {
             )?,
         },
         "yarn" => RopeScaling::Yarn(yarn(fields, context)?),
+        "longrope" => RopeScaling::LongRope(longrope(fields, context, original)?),
         other => {
             return Err(Error::data(format!("the rope_type {other} is not supported"))
-                .hint("supported: default, linear, llama3, yarn"));
+                .hint("supported: default, linear, llama3, yarn, longrope"));
         }
     };
     let unknown = |name: &&String| {
@@ -108,4 +116,36 @@ fn yarn(fields: &Fields, context: Option<usize>) -> Result<YarnScaling> {
             .unwrap_or_else(|| YarnScaling::inferred_factor(factor, mscale, all)),
         truncate: fields.flag("truncate")?.unwrap_or(true),
     })
+}
+
+fn longrope(fields: &Fields, context: Option<usize>, original: Option<usize>) -> Result<LongRope> {
+    let original = required(ORIGINAL, original.or(fields.size(ORIGINAL)?))?;
+    let factors = |name: &str| required(name, fields.numbers(name)?);
+    let stretch = match fields.number("factor")? {
+        Some(factor) => factor,
+        None => required("max_position_embeddings", context)? as f64 / original.max(1) as f64,
+    };
+    // Ding et al. 2024, section 3.3, as transformers has it.
+    let inferred = if stretch <= 1.0 { 1.0 } else { (1.0 + stretch.ln() / (original as f64).ln()).sqrt() };
+    Ok(LongRope {
+        short_factor: factors("short_factor")?,
+        long_factor: factors("long_factor")?,
+        original_max_position_embeddings: original,
+        attention_factor: fields.number("attention_factor")?.unwrap_or(inferred),
+    })
+}
+
+/// longrope must have a factor for each rotated pair of features.
+pub(super) fn check_factors(rope: &RopeConfig, rotated: usize) -> Result<()> {
+    let RopeScaling::LongRope(long) = &rope.scaling else { return Ok(()) };
+    for (name, factors) in [("short_factor", &long.short_factor), ("long_factor", &long.long_factor)] {
+        if factors.len() != rotated / 2 {
+            return Err(Error::data(format!(
+                "{name} has {} numbers, but {} pairs of features are rotated",
+                factors.len(),
+                rotated / 2
+            )));
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ impl ModelConfig {
     pub fn linear_modules(&self) -> Vec<LinearModule> {
         let decoder = families::decoder(self);
         let mut modules = Vec::new();
-        for layer in 0..decoder.layers {
+        for layer in 0..decoder.layers() {
             for (name, in_features, out_features, _) in decoder.layer_linears() {
                 let path = format!("model.layers.{layer}.{name}");
                 modules.push(LinearModule { path, layer: Some(layer), in_features, out_features });
@@ -52,7 +52,7 @@ impl ModelConfig {
         let decoder = families::decoder(self);
         let embedding = [self.vocab_size, self.hidden_size];
         let mut specs = vec![TensorSpec::new("model.embed_tokens.weight", &embedding)];
-        for layer in 0..decoder.layers {
+        for layer in 0..decoder.layers() {
             specs.extend(decoder.layer_tensors(&format!("model.layers.{layer}")));
         }
         specs.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));

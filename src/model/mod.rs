@@ -6,12 +6,14 @@
 //! ([`export`]).
 
 mod adapted;
+mod added_tokens;
 mod attention;
 pub mod config;
 mod decoder;
 pub mod export;
 pub mod families;
 pub mod gguf;
+mod grown;
 mod hf_config;
 mod hf_fields;
 mod hf_rope;
@@ -26,7 +28,8 @@ mod spec;
 mod tokens;
 pub mod weights;
 
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
+pub use added_tokens::NewToken;
+pub use config::{Architecture, LongRope, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
 pub use families::Family;
 pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, master};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::adapter::{Adaptation, AdaptedLinear};
+use crate::adapter::{Adaptation, AdaptedLinear, TokenRows, token_rows_name};
 use crate::graph::{ComputationGraph, DType, LazyTensor};
 
 /// What a run trains.
@@ -62,9 +62,45 @@ impl<'a> Parameters<'a> {
     #[track_caller]
     pub fn weight(&self, name: &str, dims: &[usize]) -> LazyTensor {
         if self.trains(name) {
-            self.state(name, dims).cast(self.dtype)
-        } else {
-            self.graph.frozen(name, dims, self.dtype)
+            return self.state(name, dims).cast(self.dtype);
+        }
+        let weight = self.graph.frozen(name, dims, self.dtype);
+        match self.trained_rows(name) {
+            Some(rows) => self.with_rows(name, &weight, rows),
+            None => weight,
+        }
+    }
+
+    /// `table` [vocab, width] with the trained rows in the place of its own.
+    #[track_caller]
+    fn with_rows(&self, name: &str, table: &LazyTensor, rows: &TokenRows) -> LazyTensor {
+        let vocab = table.dims()[0];
+        let trained = self.pair_value(&token_rows_name(name), &[rows.ids.len(), rows.width]).cast(self.dtype);
+        let mut order: Vec<(usize, usize)> = rows.ids.iter().copied().zip(0..).collect(); // row of the table, of `trained`
+        order.sort_unstable();
+        let mut parts = Vec::new();
+        let (mut next, mut order) = (0, &order[..]);
+        while let Some(&(id, position)) = order.first() {
+            if id > next {
+                parts.push(table.slice(0, next, id - next));
+            }
+            let neighbours = order.iter().zip(0..).take_while(|&(&row, at)| row == (id + at, position + at));
+            let count = neighbours.count();
+            parts.push(trained.slice(0, position, count));
+            next = id + count;
+            order = &order[count..];
+        }
+        if next < vocab {
+            parts.push(table.slice(0, next, vocab - next));
+        }
+        let (first, rest) = (&parts[0], parts[1..].iter().collect::<Vec<_>>());
+        if rest.is_empty() { first.clone() } else { first.concat(0, &rest) }
+    }
+
+    fn trained_rows(&self, name: &str) -> Option<&TokenRows> {
+        match self.trained {
+            Trained::Adapters(adaptation) => adaptation.tokens.get(name),
+            Trained::All | Trained::Nothing => None,
         }
     }
 
@@ -78,19 +114,26 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// The output projection [vocab, hidden]. Where it is the token table, an adapter that trains the table leaves the
-    /// projection as it was, and one that trains the projection gives it values of its own: PEFT works on a copy.
+    /// The output projection: its input and its weight [vocab, width], given the final hidden states `x` [n, hidden]. Both
+    /// are wider than `hidden` where dropout keeps a pair from being part of the weight.
+    ///
+    /// Where the projection is the token table, an adapter that trains the table leaves the projection as it was, and one
+    /// that trains the projection gives it values of its own: PEFT works on a copy.
     #[track_caller]
-    pub fn head(&self, tied: bool, vocab: usize, hidden: usize) -> LazyTensor {
-        let dims = [vocab, hidden];
+    pub fn head(&self, x: &LazyTensor, tied: bool, vocab: usize, hidden: usize) -> [LazyTensor; 2] {
         let apart = match self.trained {
-            Trained::Adapters(_) => self.trains(TABLE_WEIGHT) || self.trains(HEAD_WEIGHT),
+            Trained::Adapters(_) => {
+                self.trains(TABLE_WEIGHT)
+                    || self.trains(HEAD_WEIGHT)
+                    || self.trained_rows(HEAD_WEIGHT).is_some()
+            }
             Trained::All | Trained::Nothing => false,
         };
-        let weight = self.weight(if tied && !apart { TABLE_WEIGHT } else { HEAD_WEIGHT }, &dims);
-        match self.adapter(HEAD) {
-            Some((_, adapted)) => self.adapted_weight(&weight, adapted),
-            None => weight,
+        let weight = self.weight(if tied && !apart { TABLE_WEIGHT } else { HEAD_WEIGHT }, &[vocab, hidden]);
+        let Some((position, adapted)) = self.adapter(HEAD) else { return [x.clone(), weight] };
+        match self.dropped(x, position, adapted) {
+            Some(dropped) => self.widened_projection(x, &dropped, &weight, adapted),
+            None => [x.clone(), self.adapted_weight(&weight, adapted)],
         }
     }
 

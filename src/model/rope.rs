@@ -12,6 +12,16 @@ pub struct RopeSpec {
     pub frequencies: Vec<f64>,
     /// Multiplies cosines and sines.
     pub magnitude: f64,
+    /// The frequencies of a batch that reaches beyond the original context, where they are others.
+    pub beyond: Option<Beyond>,
+}
+
+/// Frequencies beyond a context.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beyond {
+    /// Tokens.
+    pub context: usize,
+    pub frequencies: Vec<f64>,
 }
 
 impl RopeSpec {
@@ -21,20 +31,39 @@ impl RopeSpec {
         let base = (0..rotated / 2).map(|pair| (pair, rope.theta.powf(exponent(pair))));
         let ramp = match &rope.scaling {
             RopeScaling::Yarn(yarn) => yarn.range(rope.theta, rotated),
-            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => (0.0, 0.0),
+            RopeScaling::None
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::LongRope(_) => (0.0, 0.0),
         };
-        let frequencies = base.map(|(pair, frequency)| scale(frequency, &rope.scaling, pair, ramp)).collect();
         let magnitude = match &rope.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor,
+            RopeScaling::LongRope(long) => long.attention_factor,
             RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
         };
-        Self { frequencies, magnitude }
+        let beyond = match &rope.scaling {
+            RopeScaling::LongRope(long) => Some(Beyond {
+                context: long.original_max_position_embeddings,
+                frequencies: divided(base.clone().map(|(_, frequency)| frequency), &long.long_factor),
+            }),
+            RopeScaling::None
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::Yarn(_) => None,
+        };
+        let frequencies = base.map(|(pair, frequency)| scale(frequency, &rope.scaling, pair, ramp)).collect();
+        Self { frequencies, magnitude, beyond }
     }
+}
+
+fn divided(frequencies: impl Iterator<Item = f64>, factors: &[f64]) -> Vec<f64> {
+    frequencies.zip(factors).map(|(frequency, factor)| frequency / factor).collect()
 }
 
 fn scale(frequency: f64, scaling: &RopeScaling, pair: usize, (low, high): (f64, f64)) -> f64 {
     match *scaling {
         RopeScaling::None => frequency,
+        RopeScaling::LongRope(ref long) => frequency / long.short_factor.get(pair).copied().unwrap_or(1.0),
         RopeScaling::Linear { factor } => frequency / factor,
         // Long wavelengths are stretched, short ones kept, and those between are blended: as in Hugging Face's
         // modeling_rope_utils.

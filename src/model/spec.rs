@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 /// A decoder-only transformer as numbers and switches; a family fills it in from its config.json.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DecoderSpec {
-    pub layers: usize,
     pub hidden: usize,
     pub intermediate: usize,
     pub heads: usize,
@@ -117,7 +116,6 @@ impl DecoderSpec {
     pub(super) fn plain(config: &ModelConfig) -> Self {
         let every = LayerAttention { window: None, rope: Some(0) };
         Self {
-            layers: config.num_hidden_layers,
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             heads: config.num_attention_heads,
@@ -144,6 +142,10 @@ impl DecoderSpec {
             logits_scale: 1.0,
             logits_soft_cap: None,
         }
+    }
+
+    pub fn layers(&self) -> usize {
+        self.layer_attention.len()
     }
 
     /// Features of queries, and of keys or values, of one token.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::gguf::GgufModel;
+use super::grown::Grown;
 use super::random_init::RandomInit;
 use super::shards::Shards;
 use crate::error::{Error, Result};
@@ -18,6 +19,8 @@ pub enum Weights {
     Safetensors(Shards),
     Gguf(GgufModel),
     Random(RandomInit),
+    /// With rows for tokens that were added.
+    Grown(Grown),
 }
 
 impl Weights {
@@ -27,6 +30,7 @@ impl Weights {
             Self::Safetensors(shards) => shards.names().map(str::to_owned).collect(),
             Self::Gguf(model) => model.names(),
             Self::Random(random) => random.names(),
+            Self::Grown(grown) => grown.stored.names(),
         }
     }
 
@@ -36,6 +40,7 @@ impl Weights {
             Self::Safetensors(shards) => shards.entry(name).map(|entry| entry.shape.clone()),
             Self::Gguf(model) => model.shape(name),
             Self::Random(random) => random.shape(name),
+            Self::Grown(grown) => grown.shape(name),
         }
     }
 
@@ -45,21 +50,35 @@ impl Weights {
             Self::Safetensors(shards) => shards.entry(name).and_then(|entry| entry.float_type),
             Self::Gguf(model) => model.float_type(name),
             Self::Random(random) => random.shape(name).map(|_| FloatType::F32),
+            Self::Grown(grown) => grown.stored.float_type(name),
         }
     }
 
     /// How many tensors are stored in each type, by the file's own names of types.
     pub fn stored_types(&self) -> BTreeMap<String, usize> {
         let mut types = BTreeMap::new();
+        if let Self::Grown(grown) = self {
+            return grown.stored.stored_types();
+        }
         for name in self.names() {
             let kind = match self {
                 Self::Safetensors(shards) => shards.entry(&name).map(|entry| entry.type_name.clone()),
                 Self::Gguf(model) => model.type_name(&name),
                 Self::Random(_) => Some("random".to_owned()),
+                Self::Grown(_) => None,
             };
             *types.entry(kind.unwrap_or_default()).or_default() += 1;
         }
         types
+    }
+
+    /// The files of a folder, if the weights come from one.
+    pub(super) fn shards(&self) -> Option<&Shards> {
+        match self {
+            Self::Safetensors(shards) => Some(shards),
+            Self::Grown(grown) => grown.stored.shards(),
+            Self::Gguf(_) | Self::Random(_) => None,
+        }
     }
 
     /// Reads a tensor as f32; see [`read_into`](Self::read_into).
@@ -82,6 +101,7 @@ impl Weights {
             },
             Self::Gguf(model) => model.read_into(name, out)?,
             Self::Random(random) => random.fill(name, out),
+            Self::Grown(grown) => grown.read_into(name, out)?,
         }
         match out.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
@@ -135,6 +155,7 @@ impl Weights {
             Self::Safetensors(shards) => shards.folder(),
             Self::Gguf(model) => model.path(),
             Self::Random(random) => random.path(),
+            Self::Grown(grown) => grown.stored.path(),
         }
     }
 

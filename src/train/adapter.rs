@@ -1,10 +1,13 @@
 //! What an adapter trains in a model, and with which values it starts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::NamedTensors;
 use super::model::OpenModel;
-use crate::adapter::{Adaptation, AdaptedLinear, AdapterSpec, LoraPair, TargetModules, init, peft};
+use super::{NamedTensors, new_tokens};
+use crate::adapter::{
+    Adaptation, AdaptedLinear, AdapterSpec, LoraPair, TargetModules, init, peft, token_rows_name,
+};
 use crate::config::{self, AdapterSection, RunConfig};
 use crate::error::{Error, Result};
 use crate::executor::HostTensor;
@@ -15,15 +18,16 @@ use crate::model::{ModelConfig, Trained};
 /// # Errors
 /// A user error if the rules do not fit the model or contradict the adapter to continue from, a data error if that
 /// cannot be read.
-pub fn described(section: &AdapterSection, model: &ModelConfig) -> Result<(AdapterSpec, Adaptation)> {
-    let spec = match &section.init {
-        Some(folder) => continued(section, folder, model)?,
+pub fn described(section: &AdapterSection, model: &OpenModel) -> Result<(AdapterSpec, Adaptation)> {
+    let config = &model.source.config;
+    let mut spec = match &section.init {
+        Some(folder) => continued(section, folder, config)?,
         None => from_section(section),
     };
-    let adaptation = spec.adaptation(&model.adaptable_modules(), &model.trainable_specs())?;
-    if adaptation.pairs.values().any(|module| module.path == "lm_head" && module.dropout > 0.0) {
-        return Err(Error::user("adapter.dropout cannot be applied to lm_head")
-            .hint("set adapter.dropout = 0, or leave lm_head out of adapter.target_modules"));
+    let mut adaptation = spec.adaptation(&config.adaptable_modules(), &config.trainable_specs())?;
+    if !model.added_ids.is_empty() {
+        new_tokens::train_rows(&mut spec, &adaptation, model, section.init.is_some())?;
+        adaptation = spec.adaptation(&config.adaptable_modules(), &config.trainable_specs())?;
     }
     Ok((spec, adaptation))
 }
@@ -36,7 +40,7 @@ pub(super) fn starting(
     config: &RunConfig,
     model: &OpenModel,
 ) -> Result<(AdapterSpec, Adaptation, NamedTensors)> {
-    let (spec, adaptation) = described(&config.adapter, &model.source.config)?;
+    let (spec, adaptation) = described(&config.adapter, model)?;
     if let Some(folder) = &config.adapter.init {
         let (_, values) = existing(folder, model)?;
         return Ok((spec, adaptation, values));
@@ -53,6 +57,11 @@ pub(super) fn starting(
     for (name, shape) in &adaptation.saved {
         values.insert(name.clone(), HostTensor::f32(shape, model.weight(name, shape)?)?);
     }
+    for (table, rows) in &adaptation.tokens {
+        let values_of_rows = new_tokens::rows_of(model, table, rows)?;
+        values
+            .insert(token_rows_name(table), HostTensor::f32(&[rows.ids.len(), rows.width], values_of_rows)?);
+    }
     Ok((spec, adaptation, values))
 }
 
@@ -63,17 +72,15 @@ pub(super) fn starting(
 pub(super) fn existing(folder: &Path, model: &OpenModel) -> Result<(Adaptation, NamedTensors)> {
     let config = &model.source.config;
     let mut adapter = peft::read(folder, &config.adaptable_modules(), &config.trainable_specs())?;
+    let adaptation = adapter.adaptation();
     let mut values = NamedTensors::new();
     for layer in &adapter.layers {
         if let Some(pair) = adapter.weights.pairs.remove(&layer.path) {
             insert(&mut values, layer, pair)?;
         }
     }
-    let pairs = adapter.layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect();
-    let mut adaptation = Adaptation { pairs, ..Adaptation::default() };
     for (name, saved) in adapter.weights.saved {
-        values.insert(name.clone(), HostTensor::f32(&saved.shape, saved.values)?);
-        adaptation.saved.insert(name, saved.shape);
+        values.insert(name, HostTensor::f32(&saved.shape, saved.values)?);
     }
     Ok((adaptation, values))
 }
@@ -113,6 +120,7 @@ fn from_section(section: &AdapterSection) -> AdapterSpec {
         rank_pattern: section.rank_pattern.clone(),
         alpha_pattern: section.alpha_pattern.clone(),
         modules_to_save: section.modules_to_save.clone(),
+        trainable_token_indices: BTreeMap::new(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod control;
 mod lock;
 mod memory;
 pub mod model;
+mod new_tokens;
 pub mod prefix;
 pub mod process;
 mod run;

@@ -1,9 +1,10 @@
 //! A model ready to be run: files opened, tokenizer built, decoder described.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection};
+use crate::adapter::peft::{self, GrownTables};
+use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection, RunConfig};
 use crate::data::{ChatTokenizer, SpecialTokens};
 use crate::error::{Error, Result};
 use crate::executor::candle::CandleDevice;
@@ -11,9 +12,12 @@ use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTen
 use crate::graph::DType;
 use crate::model::hub::{DownloadProgress, HubOptions};
 use crate::model::{
-    DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, TokenizerSource, Trained, families,
+    DecoderSpec, GgufTokenizer, ModelLocation, ModelSource, NewToken, TokenizerSource, Trained, families,
 };
 use crate::train::{NamedTensors, adapter};
+
+/// The tables with a row for each token.
+const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
 
 /// An opened model.
 pub struct OpenModel {
@@ -22,15 +26,31 @@ pub struct OpenModel {
     pub dtype: DType,
     /// As the user named it.
     pub name: String,
+    /// Ids of the tokens that the configuration adds.
+    pub added_ids: Vec<u32>,
 }
 
 impl OpenModel {
-    /// Opens what a configuration names; nothing but headers is read. A model on the hub is downloaded first, which
-    /// `progress` is told about.
+    /// Opens what a configuration names, with the tokens that it, or the adapter to continue from, adds; no weight is
+    /// read. A model on the hub is downloaded first, which `progress` is told about.
     ///
     /// # Errors
     /// A data error if the files are missing or damaged, a user error if the hub refuses.
-    pub fn open(section: &ModelSection, seed: u64, progress: Option<DownloadProgress>) -> Result<Self> {
+    pub fn open(config: &RunConfig, progress: Option<DownloadProgress>) -> Result<Self> {
+        let model = Self::open_section(&config.model, config.train.seed, progress)?;
+        let model = match &config.adapter.init {
+            Some(folder) => model.with_tokens_of(folder)?,
+            None => model,
+        };
+        let listed = |tokens: &[String], special| -> Vec<NewToken> {
+            tokens.iter().map(|text| NewToken { text: text.clone(), special }).collect()
+        };
+        let ModelSection { add_tokens, add_special_tokens, .. } = &config.model;
+        let tokens = [listed(add_tokens, false), listed(add_special_tokens, true)].concat();
+        if tokens.is_empty() { Ok(model) } else { model.with_tokens(&tokens) }
+    }
+
+    fn open_section(section: &ModelSection, seed: u64, progress: Option<DownloadProgress>) -> Result<Self> {
         let (location, name) = match &section.path {
             config::ModelLocation::Folder(path) => {
                 (ModelLocation::Folder(path.clone()), path.display().to_string())
@@ -78,7 +98,31 @@ impl OpenModel {
 
     fn new(source: ModelSource, name: String, dtype: DType) -> Self {
         let decoder = families::decoder(&source.config);
-        Self { source: Arc::new(source), decoder, dtype, name }
+        Self { source: Arc::new(source), decoder, dtype, name, added_ids: Vec::new() }
+    }
+
+    /// The model with these tokens in its tokenizer and in its tables.
+    ///
+    /// # Errors
+    /// A data error if the model has no tokenizer.
+    fn with_tokens(self, tokens: &[NewToken]) -> Result<Self> {
+        let Self { source, dtype, name, .. } = self;
+        let (source, added_ids) = owned(source)?.with_tokens(tokens)?;
+        Ok(Self { added_ids, ..Self::new(source, name, dtype) })
+    }
+
+    /// The model with the tokens that the adapter in `folder` was trained with.
+    ///
+    /// # Errors
+    /// A data error if the adapter or its tokenizer is damaged.
+    pub fn with_tokens_of(self, folder: &Path) -> Result<Self> {
+        let Self { source, dtype, name, .. } = self;
+        let mut source = owned(source)?;
+        let specs = source.config.trainable_specs();
+        let tables: Vec<_> = specs.into_iter().filter(|spec| TABLES.contains(&spec.name.as_str())).collect();
+        let GrownTables { rows, tails } = peft::grown_tables(folder, &tables)?;
+        source = source.grown(rows, tails).with_tokens_of(folder)?;
+        Ok(Self::new(source, name, dtype))
     }
 
     /// The model's tokenizer with its chat template.
@@ -87,7 +131,12 @@ impl OpenModel {
     /// A data error if its files are missing or damaged.
     pub fn tokenizer(&self) -> Result<ChatTokenizer> {
         match &self.source.tokenizer {
-            TokenizerSource::Folder(folder) => ChatTokenizer::from_folder(folder),
+            TokenizerSource::Folder(folder) if self.source.added.is_empty() => {
+                ChatTokenizer::from_folder(folder)
+            }
+            TokenizerSource::Folder(folder) => {
+                ChatTokenizer::from_folder(folder)?.with_tokenizer(self.source.read_tokenizer()?)
+            }
             TokenizerSource::Gguf(tokenizer) => from_gguf(tokenizer),
         }
     }
@@ -117,7 +166,7 @@ impl OpenModel {
     ///
     /// # Errors
     /// A data error if the adapter is damaged or does not fit the model.
-    pub fn adapter(&self, folder: &std::path::Path) -> Result<(Trained, NamedTensors)> {
+    pub fn adapter(&self, folder: &Path) -> Result<(Trained, NamedTensors)> {
         let (adaptation, values) = adapter::existing(folder, self)?;
         Ok((Trained::Adapters(adaptation), values))
     }
@@ -128,6 +177,11 @@ impl OpenModel {
     /// A data error if it cannot be read.
     pub fn weight(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
         self.source.weights.read_f32(stored_name(&self.source, name), dims)
+    }
+
+    /// The name under which a weight is stored: a tied head is the token table.
+    pub fn stored_name<'a>(&self, name: &'a str) -> &'a str {
+        stored_name(&self.source, name)
     }
 
     /// Numbers in all weights.
@@ -141,10 +195,13 @@ impl OpenModel {
     }
 }
 
-/// Where a weight is stored: a tied head is the token table.
 fn stored_name<'a>(source: &ModelSource, name: &'a str) -> &'a str {
     let tied = source.config.tie_word_embeddings && name == "lm_head.weight";
     if tied { "model.embed_tokens.weight" } else { name }
+}
+
+fn owned(source: Arc<ModelSource>) -> Result<ModelSource> {
+    Arc::try_unwrap(source).map_err(|_| Error::internal("the model is in use already"))
 }
 
 fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
@@ -154,7 +211,8 @@ fn from_gguf(tokenizer: &GgufTokenizer) -> Result<ChatTokenizer> {
         bos: text(&tokenizer.bos),
         eos: text(&tokenizer.eos),
         pad: text(&tokenizer.pad),
-        end_of_sequence_ids: tokenizer.eos.iter().map(|token| token.id).collect(),
+        unk: text(&tokenizer.unknown),
+        end_of_sequence_ids: tokenizer.ends.clone(),
         ..SpecialTokens::default()
     };
     ChatTokenizer::from_parts(tokenizer.tokenizer.clone(), tokenizer.chat_template.clone(), special)

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::model::OpenModel;
 use super::{NamedTensors, Trainer};
-use crate::adapter::{Adaptation, AdaptedLinear, AdapterSpec, AdapterWeights, LoraPair, SavedWeight, peft};
+use crate::adapter::{
+    Adaptation, AdaptedLinear, AdapterSpec, AdapterWeights, LoraPair, SavedWeight, peft, token_rows_name,
+};
 use crate::checkpoint::{
     self, CheckpointContents, NamedTensor, RunState, TrainerState, TrainingState, atomic,
 };
@@ -63,6 +65,12 @@ fn adapter_weights(adaptation: &Adaptation, values: &NamedTensors) -> Result<Ada
     for (name, shape) in &adaptation.saved {
         let saved = SavedWeight { shape: shape.clone(), values: numbers(values, name)? };
         weights.saved.insert(name.clone(), saved);
+    }
+    for (table, rows) in &adaptation.tokens {
+        let name = token_rows_name(table);
+        let shape = vec![rows.ids.len(), rows.width];
+        let saved = SavedWeight { shape, values: numbers(values, &name)? };
+        weights.saved.insert(name, saved);
     }
     Ok(weights)
 }

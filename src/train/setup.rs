@@ -70,6 +70,7 @@ pub async fn setup(
         Ok(evaluation_batches(&v, config.train.batch_size, config.data.max_length).collect())
     });
     let (adapter, trained, initial) = trained(&config, &model)?;
+    notices.extend(model.source.config.notices());
     notices.extend(adapter::untied(&trained, &model));
     let builder = StepBuilder {
         decoder: model.decoder.clone(),

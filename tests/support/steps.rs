@@ -32,6 +32,7 @@ pub fn spec() -> AdapterSpec {
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn run(arguments: &DataArguments, printer: &Printer) -> Result<()> {
 
 /// The model's tokenizer; a model whose weights are damaged may still have one.
 fn tokenizer(config: &config::RunConfig, printer: &Printer) -> Result<Option<ChatTokenizer>> {
-    match OpenModel::open(&config.model, config.train.seed, Some(downloads(printer))) {
+    match OpenModel::open(config, Some(downloads(printer))) {
         Ok(model) => open_tokenizer(config, &model),
         Err(error) => beside_a_damaged_model(config).map(Some).ok_or(error),
     }

@@ -1,7 +1,9 @@
 //! Checks of `[model]`.
 
 use super::Resolver;
+use crate::config::report::Problem;
 use crate::config::sections::{Method, ModelInit, ModelLocation, ModelSection, RawModel};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Less cannot hold the smallest model and its step.
@@ -12,6 +14,7 @@ impl Resolver<'_> {
         let path = self.model_path(raw.path.as_deref());
         self.random_init(raw.init, method, &path);
         self.hub_keys(&raw, &path);
+        self.tokens(&raw);
         let memory_budget = raw.memory_budget.map(|size| size.0);
         if memory_budget.is_some_and(|bytes| bytes < LEAST_BUDGET || bytes > i64::MAX as u64) {
             let problem = self.problem("model", "memory_budget", "`memory_budget` is out of range");
@@ -35,6 +38,24 @@ impl Resolver<'_> {
             init: raw.init,
             threads: raw.threads,
             memory_budget,
+            add_tokens: raw.add_tokens,
+            add_special_tokens: raw.add_special_tokens,
+        }
+    }
+
+    fn tokens(&mut self, raw: &RawModel) {
+        let mut seen = HashSet::new();
+        for (key, tokens) in
+            [("add_tokens", &raw.add_tokens), ("add_special_tokens", &raw.add_special_tokens)]
+        {
+            for (index, token) in tokens.iter().enumerate() {
+                let place = self.document.element("model", key, index);
+                if token.is_empty() {
+                    self.report(Problem::new(place, "a token is empty"));
+                } else if !seen.insert(token) {
+                    self.report(Problem::new(place, format!("the token `{token}` is listed twice")));
+                }
+            }
         }
     }
 

@@ -39,6 +39,10 @@ pub(in crate::config) struct RawModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ByteSize")]
     pub memory_budget: Option<ByteSize>,
+    /// Tokens to add to the vocabulary, each matched as it is written. Their rows are trained beside the adapter.
+    pub add_tokens: Vec<String>,
+    /// The same for special tokens, which are left out of answers.
+    pub add_special_tokens: Vec<String>,
 }
 
 impl Default for RawModel {
@@ -54,6 +58,8 @@ impl Default for RawModel {
             init: ModelInit::Pretrained,
             threads: None,
             memory_budget: None,
+            add_tokens: Vec::new(),
+            add_special_tokens: Vec::new(),
         }
     }
 }
@@ -75,6 +81,8 @@ pub struct ModelSection {
     pub threads: Option<usize>,
     /// Bytes.
     pub memory_budget: Option<u64>,
+    pub add_tokens: Vec<String>,
+    pub add_special_tokens: Vec<String>,
 }
 
 /// Where the base model comes from.

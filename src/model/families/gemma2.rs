@@ -25,7 +25,7 @@ pub const FAMILY: Family = Family {
     fields: "attention_bias hidden_act hidden_activation query_pre_attn_scalar sliding_window layer_types \
         attn_logit_softcapping final_logit_softcapping cache_implementation sliding_window_size",
     tied_head: true,
-    notes: "soft caps, sliding window in every other layer; GGUF not with a SentencePiece tokenizer",
+    notes: "soft caps, sliding window in every other layer",
     describe: |fields, _, spec| {
         common(fields, spec)?;
         let cap = |name: &str, otherwise| {

@@ -30,7 +30,7 @@ pub const FAMILY: Family = Family {
         sliding_window_pattern _sliding_window_pattern final_logit_softcapping cache_implementation \
         rope_local_base_freq",
     tied_head: true,
-    notes: "two ropes, sliding windows, norms on q and k; GGUF not with a SentencePiece tokenizer",
+    notes: "two ropes, sliding windows, norms on q and k",
     describe: |fields, _, spec| {
         common(fields, spec)?;
         spec.head_norm = HeadNorm::EachHead;

@@ -14,7 +14,7 @@ pub const FAMILY: Family = Family {
     gguf: None,
     fields: "sliding_window",
     tied_head: false,
-    notes: "sliding window; a GGUF file of Mistral has the llama architecture (not with a SentencePiece tokenizer)",
+    notes: "sliding window; a GGUF file of Mistral has the llama architecture",
     describe: |fields, _, spec| {
         let window = if fields.0.contains_key("sliding_window") {
             fields.size("sliding_window")?

@@ -18,7 +18,7 @@ pub const FAMILY: Family = Family {
     fields: "sliding_window partial_rotary_factor original_max_position_embeddings auto_map full_attn_mod \
         interpolate_factor",
     tied_head: false,
-    notes: "adapters on qkv_proj and gate_up_proj; no longrope (128k variants); GGUF not with a SentencePiece tokenizer",
+    notes: "adapters on qkv_proj and gate_up_proj; rope scaling: longrope",
     describe: |fields, rope, spec| {
         spec.fused_projections = true;
         let share = hf_rope::partial_rotary_factor(fields)?;

@@ -22,7 +22,7 @@ pub const FAMILY: Family = Family {
         let interval = fields.size("no_rope_layer_interval")?.unwrap_or(INTERVAL);
         // 1 where a layer has positions.
         let given = fields.sizes("no_rope_layers")?;
-        if given.as_ref().is_some_and(|given| given.len() < spec.layers) || interval == 0 {
+        if given.as_ref().is_some_and(|given| given.len() < spec.layers()) || interval == 0 {
             return Err(Error::data("no_rope_layers does not name every layer"));
         }
         let rotates = |layer: usize| match &given {

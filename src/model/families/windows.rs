@@ -15,7 +15,7 @@ pub(super) fn set(
     window: Option<usize>,
     rule: Rule<'_>,
 ) -> Result<Vec<bool>> {
-    let slides = sliding(fields, spec.layers, rule)?;
+    let slides = sliding(fields, spec.layers(), rule)?;
     for (layer, _) in spec.layer_attention.iter_mut().zip(&slides).filter(|(_, slides)| **slides) {
         let missing = || Error::data("layer_types has sliding layers, but there is no sliding_window");
         layer.window = Some(window.ok_or_else(missing)?);

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
 use crate::model::families::{Family, GgufLayout};
 
+const LONG_FACTORS: &str = "rope_factors_long.weight";
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+
 /// A file of a family that is known.
 pub(super) struct Described<'a> {
     pub file: &'a GgufFile,
@@ -127,6 +130,11 @@ impl Described<'_> {
             Value::Object(fields) => fields.clone(),
             _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),
         };
+        // transformers reads it beside the scaling only, in this family.
+        let original = parameters.get("original_max_position_embeddings");
+        if let Some(original) = original.filter(|_| self.family.fields.contains("original_max_position")) {
+            fields.insert("original_max_position_embeddings".into(), original.clone());
+        }
         parameters.insert("rope_theta".into(), json!(theta));
         fields.insert("rope_parameters".into(), Value::Object(parameters));
         fields.insert("rope_theta".into(), json!(theta));
@@ -146,11 +154,6 @@ impl Described<'_> {
                 return Err(Error::data(format!("{} is set", self.key(name))).hint(hint));
             }
         }
-        let factors = ["rope_factors_long.weight", "rope_factors_short.weight"];
-        if let Some(name) = factors.into_iter().find(|name| self.file.tensors.contains_key(*name)) {
-            return Err(Error::data(format!("the tensor {name} is there"))
-                .hint("longrope is not supported: use the variant of the model with the shorter context"));
-        }
         if self.file.size("split.count")?.is_some_and(|parts| parts > 1) {
             return Err(Error::data("the file is one of several parts")
                 .hint("join them with llama-gguf-split --merge"));
@@ -162,6 +165,9 @@ impl Described<'_> {
     fn rope_scaling(&self, theta: f64) -> Result<Value> {
         if self.file.tensors.contains_key("rope_freqs.weight") {
             return self.llama3_scaling(theta);
+        }
+        if self.file.tensors.contains_key(LONG_FACTORS) {
+            return self.longrope();
         }
         let kind = self.file.text(&self.key("rope.scaling.type"));
         match kind {
@@ -190,6 +196,24 @@ impl Described<'_> {
             Some(other) => Err(Error::data(format!("the rope scaling {other} is not supported"))
                 .hint("supported: none, linear, yarn, and the table of Llama 3.1")),
         }
+    }
+
+    fn longrope(&self) -> Result<Value> {
+        if !self.file.tensors.contains_key(SHORT_FACTORS) {
+            return Err(Error::data(format!("the file has {LONG_FACTORS} without {SHORT_FACTORS}")));
+        }
+        // f32 on disk: the shortest decimal is what config.json had.
+        let factors = |name: &str| -> Result<Vec<f64>> {
+            let values = self.file.read_f32(name)?.into_iter();
+            Ok(values.filter_map(|value| value.to_string().parse().ok()).collect())
+        };
+        Ok(json!({
+            "rope_type": "longrope",
+            "short_factor": factors(SHORT_FACTORS)?,
+            "long_factor": factors(LONG_FACTORS)?,
+            "original_max_position_embeddings": self.required_size("rope.scaling.original_context_length")?,
+            "attention_factor": self.number("rope.scaling.attn_factor")?,
+        }))
     }
 
     /// GGUF keeps Llama 3.1's scaling as a table of divisors, one per frequency, of which the last is the factor. The

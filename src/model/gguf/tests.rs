@@ -126,6 +126,20 @@ fn the_tokenizer_is_rebuilt() {
 }
 
 #[test]
+fn what_ends_an_answer_is_known_by_its_text_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    write(&path, |metadata, _| {
+        metadata.retain(|(key, _)| *key != "tokenizer.ggml.tokens");
+        let tokens = ["<s>", "<|end|>", "a", "b", "ab", "</s>"].map(|token| Value::String(token.into()));
+        metadata.push(("tokenizer.ggml.tokens", Value::Array(tokens.to_vec())));
+        metadata.push(("tokenizer.ggml.eot_token_id", Value::U32(5)));
+    });
+    let tokenizer = GgufTokenizer::from_file(&GgufFile::open(&path).unwrap()).unwrap();
+    assert_eq!(tokenizer.ends, [1, 5]);
+}
+
+#[test]
 fn a_rope_table_of_llama_3_is_recognized() {
     let source = open(|metadata, tensors| {
         metadata.retain(|(key, _)| *key != "llama.rope.freq_base");
@@ -159,6 +173,7 @@ fn what_is_not_supported_is_refused_by_name() {
     assert!(set("llama.attention.head_count", Value::U32(0)).contains("num_attention_heads is 0"));
     assert!(set("tokenizer.ggml.model", text("t5")).contains("tokenizer model t5"));
     assert!(set("tokenizer.ggml.pre", text("viking")).contains("pre-tokenizer viking"));
+    assert!(set("tokenizer.ggml.model", text("llama")).contains("a score for each token"));
     assert!(set("general.alignment", Value::U32(0)).contains("general.alignment"));
     let merges = Value::Array(vec![text("nonsense")]);
     assert!(set("tokenizer.ggml.merges", merges).contains("entry 0 is not two tokens"));

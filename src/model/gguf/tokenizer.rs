@@ -1,20 +1,24 @@
 //! The tokenizer inside a GGUF file.
 //!
-//! A byte-level BPE is rebuilt as the `tokenizer.json` that transformers would have written, and then loaded like one,
-//! so that a GGUF file and its original folder tokenize alike.
+//! It is rebuilt as the `tokenizer.json` that transformers would have written, and then loaded like one, so that a GGUF
+//! file and its original folder tokenize alike.
 
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::{GgufFile, GgufValue};
+use super::{GgufFile, GgufValue, byte_level, sentence_piece};
 use crate::error::{Error, Result};
 
 /// ggml's token types: a control token is never part of ordinary text, a user-defined one is matched as a whole.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(super) const NORMAL: i64 = 1;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const UNUSED: i64 = 5;
+pub(super) const BYTE: i64 = 6;
 
-const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Control tokens that end a turn, which llama.cpp too knows by their text.
+const TURN_ENDS: [&str; 5] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
 
 /// A special token: its text and its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,32 +37,50 @@ pub struct GgufTokenizer {
     pub bos: Option<SpecialToken>,
     pub eos: Option<SpecialToken>,
     pub pad: Option<SpecialToken>,
+    pub unknown: Option<SpecialToken>,
+    /// Every token that ends an answer, `eos` first.
+    pub ends: Vec<u32>,
+}
+
+/// The two kinds of tokenizers that models of the supported families have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ByteLevel,
+    SentencePiece,
 }
 
 impl GgufTokenizer {
-    /// Rebuilds the tokenizer; a kind that is not a byte-level BPE is refused by name.
+    /// Rebuilds the tokenizer; another kind than byte-level BPE and SentencePiece is refused by name.
     pub fn from_file(file: &GgufFile) -> Result<Self> {
-        let model = file.text("tokenizer.ggml.model").unwrap_or("missing");
-        if model != "gpt2" {
-            return Err(Error::data(format!("the tokenizer model {model} is not supported"))
-                .hint("supported: gpt2 (byte-level BPE); or use the model's original folder, which has tokenizer.json"));
-        }
+        let kind = match file.text("tokenizer.ggml.model").unwrap_or("missing") {
+            "gpt2" => Kind::ByteLevel,
+            "llama" => Kind::SentencePiece,
+            other => {
+                let message = format!("the tokenizer model {other} is not supported");
+                return Err(Error::data(message).hint(
+                    "supported: gpt2 (byte-level BPE), llama (SentencePiece); or use the model's original folder, \
+                     which has tokenizer.json",
+                ));
+            }
+        };
         let tokens = texts(file, "tokenizer.ggml.tokens")?;
-        let special = |key: &str| {
-            let id = file.token_id(key)?;
+        let special = |name: &str| {
+            let id = file.token_id(&format!("tokenizer.ggml.{name}_token_id"))?;
             Some(SpecialToken { text: tokens.get(id as usize)?.clone(), id })
         };
-        let bos = special("tokenizer.ggml.bos_token_id");
-        let tokenizer_json = describe(file, tokens, bos.as_ref())?.to_string();
+        let (bos, eos) = (special("bos"), special("eos"));
+        let tokenizer_json = describe(file, kind, tokens, bos.as_ref(), eos.as_ref())?.to_string();
         let tokenizer = Tokenizer::from_bytes(&tokenizer_json)
             .map_err(|error| Error::data(format!("the tokenizer cannot be rebuilt: {error}")))?;
         Ok(Self {
             tokenizer,
             tokenizer_json,
             chat_template: file.text("tokenizer.chat_template").map(str::to_owned),
+            ends: ends(file, tokens, [&eos, &special("eot"), &special("eom")]),
             bos,
-            eos: special("tokenizer.ggml.eos_token_id"),
-            pad: special("tokenizer.ggml.padding_token_id"),
+            eos,
+            pad: special("padding"),
+            unknown: special("unknown"),
         })
     }
 
@@ -72,102 +94,105 @@ impl GgufTokenizer {
             "eos_token": text(&self.eos),
             "pad_token": text(&self.pad),
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": text(&self.unknown),
         })
     }
 }
 
-fn texts<'a>(file: &'a GgufFile, key: &str) -> Result<&'a [String]> {
+pub(super) fn texts<'a>(file: &'a GgufFile, key: &str) -> Result<&'a [String]> {
     match file.value(key) {
         Some(GgufValue::Texts(texts)) => Ok(texts),
         _ => Err(Error::data(format!("the metadata lacks the list {key}"))),
     }
 }
 
-fn describe(file: &GgufFile, tokens: &[String], bos: Option<&SpecialToken>) -> Result<Value> {
-    let kind = file.text("tokenizer.ggml.pre").unwrap_or("default");
-    let (normalizer, pre_tokenizer) = pre_tokenizer(kind)?;
-    let mut vocabulary = Map::new();
-    for (id, token) in tokens.iter().enumerate() {
-        // A repeated text keeps its first id, as in llama.cpp.
-        vocabulary.entry(token.as_str()).or_insert_with(|| json!(id));
+fn kinds(file: &GgufFile) -> &[i64] {
+    match file.value("tokenizer.ggml.token_type") {
+        Some(GgufValue::Integers(kinds)) => kinds,
+        _ => &[],
     }
-    let merges: Vec<_> =
-        texts(file, "tokenizer.ggml.merges")?.iter().map(|merge| merge.split_once(' ')).collect();
-    if let Some(at) = merges.iter().position(Option::is_none) {
-        return Err(Error::data(format!("tokenizer.ggml.merges: entry {at} is not two tokens")));
-    }
-    let adds_bos = file.flag("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama-bpe");
-    Ok(json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added_tokens(file, tokens),
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": bos.filter(|_| adds_bos).map(bos_template),
-        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            // Llama 3 takes a word that is a token as a whole, whatever the merges say.
-            "ignore_merges": kind == "llama-bpe",
-            "vocab": vocabulary,
-            "merges": merges,
-        },
-    }))
 }
 
-fn added_tokens(file: &GgufFile, tokens: &[String]) -> Vec<Value> {
-    let Some(GgufValue::Integers(kinds)) = file.value("tokenizer.ggml.token_type") else { return Vec::new() };
-    let added =
-        tokens.iter().zip(kinds).enumerate().filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind));
+/// Those that the file names, and control tokens that are known to end a turn.
+fn ends(file: &GgufFile, tokens: &[String], named: [&Option<SpecialToken>; 3]) -> Vec<u32> {
+    let mut ends: Vec<u32> = named.into_iter().flatten().map(|token| token.id).collect();
+    for (id, (token, &kind)) in tokens.iter().zip(kinds(file)).enumerate() {
+        if kind == CONTROL
+            && TURN_ENDS.contains(&token.as_str())
+            && let Ok(id) = u32::try_from(id)
+        {
+            ends.push(id);
+        }
+    }
+    let mut met = std::collections::HashSet::new();
+    ends.retain(|&id| met.insert(id));
+    ends
+}
+
+fn describe(
+    file: &GgufFile,
+    kind: Kind,
+    tokens: &[String],
+    bos: Option<&SpecialToken>,
+    eos: Option<&SpecialToken>,
+) -> Result<Value> {
+    let (parts, begins) = match kind {
+        Kind::ByteLevel => (byte_level::describe(file, tokens)?, byte_level::adds_bos(file)),
+        Kind::SentencePiece => (sentence_piece::describe(file, tokens, kinds(file))?, true),
+    };
+    let flag = |name: &str| file.flag(&format!("tokenizer.ggml.{name}"));
+    let bos = bos.filter(|_| flag("add_bos_token").unwrap_or(begins));
+    let eos = eos.filter(|_| flag("add_eos_token").unwrap_or(false));
+    let mut whole = Map::new();
+    whole.insert("version".into(), json!("1.0"));
+    whole.insert("truncation".into(), Value::Null);
+    whole.insert("padding".into(), Value::Null);
+    whole.insert("added_tokens".into(), json!(added_tokens(file, kind, tokens)));
+    whole.insert("post_processor".into(), framed(bos, eos));
+    whole.extend(parts);
+    Ok(Value::Object(whole))
+}
+
+fn added_tokens(file: &GgufFile, kind: Kind, tokens: &[String]) -> Vec<Value> {
+    let is_added = |token: &str, of: i64| match kind {
+        Kind::ByteLevel => matches!(of, CONTROL | USER_DEFINED),
+        Kind::SentencePiece => sentence_piece::is_added(token, of),
+    };
+    // llama.cpp knows by the name too that Phi 3 leaves out the white space behind its special tokens.
+    let name = file.text("general.name").unwrap_or_default().to_lowercase();
+    let strips = name.contains("phi-3") || name.contains("phi3");
+    let kept = ["<unk>", "<s>", "<|endoftext|>"];
+    let added = tokens.iter().zip(kinds(file)).enumerate().filter(|(_, (token, of))| is_added(token, **of));
     added
-        .map(|(id, (token, &kind))| {
+        .map(|(id, (token, &of))| {
             json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind == CONTROL,
+                "id": id, "content": token, "single_word": false, "lstrip": false,
+                "rstrip": strips && !kept.contains(&token.as_str()),
+                "normalized": false, "special": of != USER_DEFINED,
             })
         })
         .collect()
 }
 
-/// Normalizer and pre-tokenizer by the name that llama.cpp's converter gives to each family.
-fn pre_tokenizer(kind: &str) -> Result<(Value, Value)> {
-    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
-    let split = |pattern: &str| {
-        let split = json!({
-            "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
-        });
-        json!({ "type": "Sequence", "pretokenizers": [split, byte_level(false)] })
-    };
-    match kind {
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
-            let digits = json!({ "type": "Digits", "individual_digits": true });
-            Ok((Value::Null, json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] })))
-        }
-        "default" | "gpt-2" | "gpt2" => Ok((Value::Null, byte_level(true))),
-        "llama-bpe" | "llama3" | "dbrx" | "smaug-bpe" => Ok((Value::Null, split(LLAMA3_PATTERN))),
-        "qwen2" => Ok((json!({ "type": "NFC" }), split(QWEN2_PATTERN))),
-        other => Err(Error::data(format!("the pre-tokenizer {other} is not supported")).hint(
-            "supported: smollm, starcoder, gpt-2, llama-bpe, dbrx, smaug-bpe, qwen2; or use the model's original folder",
-        )),
+/// The post-processor that puts `bos` before a text and `eos` behind it.
+fn framed(bos: Option<&SpecialToken>, eos: Option<&SpecialToken>) -> Value {
+    if bos.is_none() && eos.is_none() {
+        return Value::Null;
     }
-}
-
-fn bos_template(bos: &SpecialToken) -> Value {
-    let token = json!({ "SpecialToken": { "id": bos.text, "type_id": 0 } });
-    let sequence = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+    let token = |token: &SpecialToken| json!({ "SpecialToken": { "id": token.text, "type_id": 0 } });
     let mut special_tokens = Map::new();
-    special_tokens.insert(bos.text.clone(), json!({ "id": bos.text, "ids": [bos.id], "tokens": [bos.text] }));
+    for special in bos.into_iter().chain(eos) {
+        let described = json!({ "id": special.text, "ids": [special.id], "tokens": [special.text] });
+        special_tokens.insert(special.text.clone(), described);
+    }
+    let around = |sequences: &[&str]| {
+        let inner = sequences.iter().map(|id| json!({ "Sequence": { "id": id, "type_id": 0 } }));
+        bos.map(token).into_iter().chain(inner).chain(eos.map(token)).collect::<Vec<_>>()
+    };
     json!({
         "type": "TemplateProcessing",
-        "single": [token, sequence("A")],
-        "pair": [token, sequence("A"), sequence("B")],
+        "single": around(&["A"]),
+        "pair": around(&["A", "B"]),
         "special_tokens": special_tokens,
     })
 }

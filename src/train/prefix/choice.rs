@@ -32,7 +32,10 @@ pub async fn choose(
     let folder = config.train.frozen_prefix_cache_dir.as_deref();
     let asked = config.train.frozen_prefix_cache;
     let repeats = trainer.schedule.total_steps > windows_per_epoch;
-    if let Some(reason) = against(config, layers, repeats, trainer.executor.device_name()) {
+    let mut ropes = model.decoder.ropes.iter().filter_map(|rope| rope.beyond.as_ref());
+    let varies = ropes.any(|beyond| config.data.max_length > beyond.context);
+    let against = against(config, layers, repeats, trainer.executor.device_name());
+    if let Some(reason) = against.or(varies.then_some(ROPE_VARIES)) {
         let told = layers > 0 && repeats || asked.is_some() || folder.is_some();
         let told = told && asked != Some(0);
         return Ok(told.then(|| format!("the frozen prefix cache is off: {reason}")));
@@ -59,6 +62,10 @@ pub async fn choose(
         limit >> 20
     )))
 }
+
+/// Why longrope goes without.
+const ROPE_VARIES: &str =
+    "a row's positions depend on whether its batch reaches beyond the model's original context";
 
 /// Why a run does without, if it does. What is only not worth it gives way to what the user asks for.
 fn against(config: &RunConfig, layers: usize, repeats: bool, device: &str) -> Option<&'static str> {

@@ -25,7 +25,7 @@ pub enum Source {
 impl StepBuilder {
     /// How many layers, from layer 0 on, lie below everything that is trained.
     pub fn frozen_layers(&self) -> usize {
-        let layers = self.decoder.layers;
+        let layers = self.decoder.layers();
         match &self.trained {
             Trained::All => 0,
             Trained::Nothing => layers,
@@ -91,7 +91,7 @@ impl StepBuilder {
                 (parameters.graph().input(PREFIX_HIDDEN, &dims, self.dtype), layer)
             }
         };
-        let x = decoder.through_layers(parameters, tokens, x, first..decoder.layers);
+        let x = decoder.through_layers(parameters, tokens, x, first..decoder.layers());
         decoder.final_norm(parameters, &x)
     }
 }
