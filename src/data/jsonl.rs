@@ -19,13 +19,20 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Line {
     pub text: String,
     pub source: RowSource,
+    /// Where it begins in the text of the file, in bytes.
+    pub offset: u64,
+    /// Bytes of the file, before unpacking, that were read up to there.
+    pub bytes_before: u64,
 }
 
 /// Iterates over the non-blank lines of a file; stops after the first error.
 pub struct LineReader {
     data: DataFile,
     file: Arc<Path>,
+    /// Lines that have been read.
     line: usize,
+    /// Bytes of text that have been read.
+    offset: u64,
     failed: bool,
 }
 
@@ -35,12 +42,21 @@ impl LineReader {
     /// # Errors
     /// It does not exist, is a folder, may not be read, or is in a format that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { data: DataFile::open(path)?, file: Arc::from(path), line: 0, failed: false })
+        Self::open_at(path, 0, 0)
+    }
+
+    /// Opens a file after its first `line` lines, which have `offset` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or a packed file has less text.
+    pub fn open_at(path: &Path, line: usize, offset: u64) -> Result<Self> {
+        let data = DataFile::open_at(path, offset)?;
+        Ok(Self { data, file: Arc::from(path), line, offset, failed: false })
     }
 
     /// Bytes of the file that have been read, before unpacking.
     pub fn bytes_read(&self) -> u64 {
-        self.data.bytes_read.load(Ordering::Relaxed)
+        if self.data.packed { self.data.bytes_read.load(Ordering::Relaxed) } else { self.offset }
     }
 
     /// The next non-blank line, `None` at the end of the file.
@@ -48,6 +64,7 @@ impl LineReader {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
+            let (offset, bytes_before) = (self.offset, self.bytes_read());
             let limit = MAX_LINE_BYTES as u64 + 2;
             let line = (&mut self.data.reader).take(limit).read_until(b'\n', &mut bytes);
             let read = line
@@ -57,6 +74,7 @@ impl LineReader {
                 return Ok(None);
             }
             self.line += 1;
+            self.offset += read as u64;
             if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
                 bytes.drain(..BYTE_ORDER_MARK.len());
             }
@@ -73,7 +91,8 @@ impl LineReader {
             if bytes.trim_ascii_start().is_empty() {
                 continue;
             }
-            return line_text(std::mem::take(&mut bytes), source).map(Some);
+            let text = text(std::mem::take(&mut bytes), &source)?;
+            return Ok(Some(Line { text, source, offset, bytes_before }));
         }
     }
 }
@@ -91,14 +110,11 @@ impl Iterator for LineReader {
     }
 }
 
-fn line_text(bytes: Vec<u8>, source: RowSource) -> Result<Line> {
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Line { text, source }),
-        Err(error) => {
-            let column = error.utf8_error().valid_up_to() + 1;
-            Err(Error::data(format!("{source}:{column}: not valid UTF-8")).hint("convert the file to UTF-8"))
-        }
-    }
+fn text(bytes: Vec<u8>, source: &RowSource) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let column = error.utf8_error().valid_up_to() + 1;
+        Error::data(format!("{source}:{column}: not valid UTF-8")).hint("convert the file to UTF-8")
+    })
 }
 
 impl Line {

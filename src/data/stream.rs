@@ -9,7 +9,7 @@ use super::row::{Row, RowKind};
 use super::tokenizer::ChatTokenizer;
 use crate::config::{DataSection, TrainOn};
 use crate::error::{Error, Result, ResultExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -61,10 +61,7 @@ pub(crate) fn read_rows(
     let sizes: Vec<u64> =
         files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).collect();
     let mut done = ReadingProgress { total_bytes: sizes.iter().sum(), ..ReadingProgress::default() };
-    let mut encoder = ChunkEncoder { tokenizer, train_on: section.train_on, cache: None };
-    if let (true, Some(tokenizer)) = (section.cache, tokenizer) {
-        encoder.cache = TokenCache::open(section.cache_dir.as_deref(), tokenizer, section.train_on);
-    }
+    let mut encoder = ChunkEncoder::new(tokenizer, section);
     for (file, size) in files.iter().zip(sizes) {
         let (rows_before, bytes_before) = (done.rows, done.bytes);
         let mut lines = LineReader::open(file)?;
@@ -81,19 +78,22 @@ pub(crate) fn read_rows(
             progress(done);
         }
         if done.rows == rows_before {
-            return Err(Error::data(format!("{} has no rows", file.display()))
-                .hint("give a file with one JSON object per line"));
+            return Err(no_rows(file));
         }
     }
     Ok(())
 }
 
+pub(crate) fn no_rows(file: &Path) -> Error {
+    Error::data(format!("{} has no rows", file.display())).hint("give a file with one JSON object per line")
+}
+
 /// Hash of a row's text.
-fn content_hash(text: &str) -> u64 {
+pub(crate) fn content_hash(text: &str) -> u64 {
     super::dataset::first_bytes(&blake3::hash(text.trim().as_bytes()))
 }
 
-fn next_chunk(lines: &mut LineReader) -> Result<Vec<Line>> {
+pub(crate) fn next_chunk(lines: &mut LineReader) -> Result<Vec<Line>> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while chunk.len() < CHUNK_LINES && bytes < CHUNK_BYTES {
@@ -104,14 +104,30 @@ fn next_chunk(lines: &mut LineReader) -> Result<Vec<Line>> {
     Ok(chunk)
 }
 
-struct ChunkEncoder<'a> {
+/// Turns chunks of lines into tokens.
+pub(crate) struct ChunkEncoder<'a> {
     tokenizer: Option<&'a ChatTokenizer>,
     train_on: TrainOn,
     cache: Option<TokenCache>,
+    /// That tokenize at the same time.
+    pub threads: usize,
 }
 
-impl ChunkEncoder<'_> {
-    fn encode(&mut self, chunk: &[Line]) -> Result<Vec<KindAndTokens>> {
+impl<'a> ChunkEncoder<'a> {
+    /// Uses all cores.
+    pub fn new(tokenizer: Option<&'a ChatTokenizer>, section: &DataSection) -> Self {
+        let cache = tokenizer.filter(|_| section.cache).and_then(|tokenizer| {
+            TokenCache::open(section.cache_dir.as_deref(), tokenizer, section.train_on)
+        });
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        Self { tokenizer, train_on: section.train_on, cache, threads }
+    }
+
+    /// The tokens of each line, in order.
+    ///
+    /// # Errors
+    /// The first row that cannot be read or tokenized, with its file and line.
+    pub fn encode(&mut self, chunk: &[Line]) -> Result<Vec<KindAndTokens>> {
         let key = self.cache.as_ref().and_then(|cache| cache.key(chunk));
         if let (Some(cache), Some(key)) = (&self.cache, &key)
             && let Some(rows) = cache.get(key, chunk.len())
@@ -125,9 +141,8 @@ impl ChunkEncoder<'_> {
         Ok(rows)
     }
 
-    /// Tokenizes lines on all cores; the error of the first bad line wins.
+    /// Tokenizes lines side by side; the error of the first bad line wins.
     fn tokenize(&self, chunk: &[Line]) -> Result<Vec<KindAndTokens>> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         let shares: Vec<&[Line]> = chunk.chunks(SHARE_LINES).collect();
         let next = AtomicUsize::new(0);
         let work = || {
@@ -139,7 +154,7 @@ impl ChunkEncoder<'_> {
             done
         };
         let mut parts = thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads.min(shares.len())).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..self.threads.min(shares.len())).map(|_| scope.spawn(work)).collect();
             let crashed = |_| Err(Error::internal("a tokenizing thread crashed"));
             let joined = workers.into_iter().map(|worker| worker.join().or_else(crashed));
             joined.collect::<Result<Vec<_>>>()

@@ -8,6 +8,7 @@ mod memory;
 pub mod model;
 pub mod prefix;
 pub mod process;
+mod rows;
 mod run;
 mod save;
 pub mod setup;
