@@ -3,7 +3,7 @@
 use super::example::{Example, RowSource};
 use super::fit::FittedRow;
 use super::row::RowKind;
-use super::stream::{EncodedRow, KindAndTokens, read_rows};
+use super::stream::{BadRow, EncodedRow, KindAndTokens, read_rows};
 use super::tokenizer::ChatTokenizer;
 use crate::config::{DataSection, WeightedSource};
 use crate::error::{Error, Result};
@@ -102,7 +102,8 @@ impl Dataset {
     ) -> Result<Self> {
         let mut dataset = Self::default();
         let mut filter = RowFilter::default();
-        let mut add = |mut row: EncodedRow| {
+        let mut add = |row: std::result::Result<EncodedRow, BadRow>| {
+            let mut row = row.map_err(|bad| bad.error)?;
             let fitted = filter.accept(&mut row, section).unwrap_or_default();
             dataset.extend(row, fitted);
             Ok(())

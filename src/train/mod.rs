@@ -3,6 +3,7 @@
 pub mod adapter;
 mod clock;
 pub mod control;
+pub mod hub_data;
 mod lock;
 mod memory;
 pub mod model;

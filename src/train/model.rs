@@ -22,6 +22,8 @@ pub struct OpenModel {
     pub dtype: DType,
     /// As the user named it.
     pub name: String,
+    /// Told about downloads.
+    pub downloads: Option<DownloadProgress>,
 }
 
 impl OpenModel {
@@ -45,7 +47,7 @@ impl OpenModel {
             token: std::env::var(&section.token_env).ok(),
             cache: section.cache_dir.clone(),
             offline: section.offline,
-            progress,
+            progress: progress.clone(),
             ..HubOptions::default()
         };
         let source = match (section.init, &location) {
@@ -61,7 +63,7 @@ impl OpenModel {
             DataType::F32 => DType::F32,
             DataType::Bf16 => DType::Bf16,
         };
-        Ok(Self::new(source, name, dtype))
+        Ok(Self { downloads: progress, ..Self::new(source, name, dtype) })
     }
 
     /// Opens a model by path or hub name with default settings; `progress` as in [`Self::open`].
@@ -78,7 +80,7 @@ impl OpenModel {
 
     fn new(source: ModelSource, name: String, dtype: DType) -> Self {
         let decoder = families::decoder(&source.config);
-        Self { source: Arc::new(source), decoder, dtype, name }
+        Self { source: Arc::new(source), decoder, dtype, name, downloads: None }
     }
 
     /// The model's tokenizer with its chat template.

@@ -25,23 +25,24 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Reads what has to be read before the first step, at the beginning or where `saved` stands. `counted` is told how
+    /// Reads what has to be read of `data` before the first step, at the beginning or where `saved` stands. `counted` is told how
     /// many rows that are.
     ///
     /// # Errors
     /// A row cannot be read or tokenized or does not fit the model, or the saved position is not one in these rows.
     pub fn open(
         config: &RunConfig,
+        data: &DataSection,
         tokenizer: Option<&Arc<ChatTokenizer>>,
         vocab_size: usize,
         saved: Option<&Progress>,
         counted: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Self> {
         let state = saved.map(saved_state).transpose()?;
-        let rows = if config.data.streaming {
-            Self::streamed(config, tokenizer, vocab_size, state.as_ref(), counted)?
+        let rows = if data.streaming {
+            Self::streamed(config, data, tokenizer, vocab_size, state.as_ref(), counted)?
         } else {
-            Self::in_memory(config, tokenizer.map(AsRef::as_ref), vocab_size, state, counted)?
+            Self::in_memory(config, data, tokenizer.map(AsRef::as_ref), vocab_size, state, counted)?
         };
         rows.validation.as_ref().map_or(Ok(()), |rows| rows.check_vocabulary(vocab_size))?;
         Ok(rows)
@@ -49,14 +50,15 @@ impl Rows {
 
     fn in_memory(
         config: &RunConfig,
+        data: &DataSection,
         tokenizer: Option<&ChatTokenizer>,
         vocab_size: usize,
         state: Option<LoaderState>,
         counted: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Self> {
-        let Splits { train, validation } = Splits::load(&config.data, tokenizer, counted)?;
+        let Splits { train, validation } = Splits::load(data, tokenizer, counted)?;
         train.check_vocabulary(vocab_size)?;
-        let notices = notices(&train, validation.as_ref(), &config.data.validation);
+        let notices = notices(&train, validation.as_ref(), &data.validation);
         let (count, train, options) = (train.len(), Arc::new(train), options(config));
         let loader = match state {
             None => Loader::new(train, options)?,
@@ -69,12 +71,12 @@ impl Rows {
 
     fn streamed(
         config: &RunConfig,
+        section: &DataSection,
         tokenizer: Option<&Arc<ChatTokenizer>>,
         vocab_size: usize,
         state: Option<&LoaderState>,
         counted: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Self> {
-        let section = &config.data;
         let HeldOut { validation, hashes } = held_out(section, tokenizer.map(AsRef::as_ref), counted)?;
         let mut notices = vec![format!(
             "rows are read while they are trained on, {} examples at a time (data.shuffle_buffer)",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::adapter;
+use super::hub_data::local_data;
 use super::model::{OpenModel, open_executor};
 use super::prefix;
 use super::rows::Rows;
@@ -59,8 +60,9 @@ pub async fn setup(
     let saved = resume.map(|folder| Progress::load(folder)).transpose()?;
     let position = saved.as_ref().map(|(progress, ..)| progress);
     let vocab_size = model.source.config.vocab_size;
+    let data = local_data(&config, model.downloads.as_ref())?;
     let Rows { loader, count: rows, validation, longest, mut notices } =
-        Rows::open(&config, tokenizer.as_ref(), vocab_size, position, counted)?;
+        Rows::open(&config, &data, tokenizer.as_ref(), vocab_size, position, counted)?;
     let validation_rows = validation.as_ref().map_or(0, Dataset::len);
     let evaluated = validation.map_or_else(Vec::new, |rows| {
         evaluation_batches(&rows, config.train.batch_size, config.data.max_length).collect()

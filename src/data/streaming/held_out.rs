@@ -81,7 +81,7 @@ impl Search<'_> {
                 break;
             }
             let content_hash = content_hash(&line.text);
-            let mut row = EncodedRow { tokens, source: line.source, content_hash };
+            let mut row = EncodedRow { tokens: tokens?, source: line.source, content_hash };
             let fitted = self.filter.accept(&mut row, self.section).unwrap_or_default();
             if !fitted.examples.is_empty() && self.found.hashes.insert(content_hash) {
                 self.found.validation.extend(row, fitted);

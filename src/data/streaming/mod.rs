@@ -121,9 +121,9 @@ impl StreamingLoader {
 
     /// About how many optimizer steps make an epoch, judged by the current block's part of the bytes of all files.
     pub fn windows_per_epoch(&self) -> usize {
-        let part = (self.block.part.end - self.block.part.start).max(f64::MIN_POSITIVE);
-        let windows = self.block.order.windows() as f64 / part;
-        (windows.min(1e15).round() as usize).max(1)
+        let (windows, part) = (self.block.order.windows(), self.block.part.end - self.block.part.start);
+        // Packed files are read in pieces that may be larger than a block.
+        if part <= f64::EPSILON { windows } else { (windows as f64 / part).round() as usize }
     }
 
     /// The micro-batches of the next optimizer step.

@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Cores that are left to the training once it has begun, of each one that tokenizes.
 const CORES_FOR_ONE: usize = 4;
 
+/// The part of an epoch that is done while there are rows left, at most: a packed file may be in a buffer to its end.
+const ALMOST_ALL: f64 = 1.0 - 1e-6;
+
 /// Where an example's row stands.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -146,8 +149,9 @@ impl BlockReader {
     fn take_block(&mut self, count: usize) -> Block {
         let (examples, places): (Vec<Example>, Vec<Place>) = self.pending.drain(..count).unzip();
         let total = self.sizes.iter().sum::<u64>().max(1) as f64;
-        let from = places.first().map_or(0.0, |place| place.bytes as f64 / total);
-        let to = self.pending.front().map_or(1.0, |(_, place)| place.bytes as f64 / total);
+        let part = |place: &Place| (place.bytes as f64 / total).min(ALMOST_ALL);
+        let from = places.first().map_or(0.0, part);
+        let to = self.pending.front().map_or(1.0, |(_, place)| part(place));
         let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
         let dataset = Dataset { examples, ..Dataset::default() };
         let start = self.position(places.first());
@@ -219,7 +223,7 @@ impl BlockReader {
             if self.options.held_out.contains(&content_hash) {
                 continue;
             }
-            let mut row = EncodedRow { tokens, source: line.source, content_hash };
+            let mut row = EncodedRow { tokens: tokens?, source: line.source, content_hash };
             let fitted = self.counts.fit(&mut row, &self.options.section);
             let (line_before, bytes) = (row.source.row - 1, before + line.bytes_before);
             for (index, (input_ids, supervised)) in fitted.examples.into_iter().enumerate().skip(passed_over)
