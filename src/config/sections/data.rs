@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("anyOf" = [{"required": ["train"]}, {"required": ["sources"]}]))]
 pub(in crate::config) struct RawData {
-    /// JSONL files (plain, gzip or zstd) or globs, relative to this file; matches of a glob are sorted by name.
+    /// JSONL files (plain, gzip or zstd) or globs, relative to this file, or hf://datasets/owner/name/path on the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TextOrList")]
     pub train: Option<TextOrList>,
