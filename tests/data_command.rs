@@ -68,19 +68,38 @@ fn problems_are_counted_and_json_agrees() {
 }
 
 #[test]
-fn a_bad_row_ends_it_with_the_rows_place() {
+fn bad_rows_are_listed_and_counted_and_the_others_measured() {
     let workspace = workspace();
-    workspace.write("rows.jsonl", "{\"text\": \"x\"}\n{\"text\": \n");
-    let outcome = workspace.run(&["data", "run.toml"]).exits(1);
+    let rows = [
+        "{\"text\": \"x y z\"}",
+        "{\"text\": ",
+        "{\"prompt\": \"x\", \"chosen\": \"y\", \"rejected\": \"z\"}",
+    ];
+    let lines = [rows.join("\n").as_bytes(), b"\n\xff\n{\"text\": \"another\"}\n"].concat();
+    workspace.write("rows.jsonl", lines);
+    let outcome = workspace.run(&["data", "run.toml", "--plain"]).exits(1);
+    assert!(outcome.stdout.contains("read         2 rows: 2 text\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("bad rows     3 of 5 rows cannot be used"), "{}", outcome.stdout);
     let outcome =
-        outcome.says(&["while reading the training data", "rows.jsonl:2:", "invalid JSON", "hint: "]);
-    assert_eq!(outcome.stdout, "");
-    workspace.write("rows.jsonl", "{\"prompt\": \"x\", \"chosen\": \"y\", \"rejected\": \"z\"}\n");
-    workspace
-        .run(&["data", "run.toml"])
-        .exits(1)
-        .says(&["rows.jsonl:1: a preference row", "rename \"chosen\""]);
-    workspace.run(&["train", "run.toml"]).exits(1).says(&["rows.jsonl:1: a preference row"]);
+        outcome.says(&["rows.jsonl:2:", "invalid JSON", "hint: each line must be one complete JSON object"]);
+    let outcome = outcome.says(&[
+        "rows.jsonl:3: a preference row",
+        "rename \"chosen\"",
+        "rows.jsonl:4:1: not valid UTF-8",
+    ]);
+    outcome.says(&["3 rows cannot be used, in ", "hint: mend or remove them"]);
+    workspace.run(&["train", "run.toml"]).exits(1).says(&["rows.jsonl:2:", "invalid JSON"]);
+
+    let many = "{\"text\": 7}\n".repeat(5000) + rows[0] + "\n{\"text\": \"more\"}\n";
+    workspace.write("rows.jsonl", many);
+    let outcome = workspace.run(&["data", "run.toml", "--json"]).exits(1);
+    let json: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let report = &json["report"];
+    assert_eq!((&report["bad"], &report["counts"]["rows"]), (&json!(5000), &json!(2)));
+    let named = report["bad_rows"].as_array().unwrap();
+    assert_eq!((named.len(), &named[19]["row"]), (20, &json!(20)));
+    assert!(named[19]["problem"].as_str().unwrap().contains("rows.jsonl:20: \"text\" must be a string"));
+    outcome.says(&["5000 rows cannot be used; the first 20 are in "]);
 }
 
 #[test]

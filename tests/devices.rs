@@ -92,6 +92,7 @@ fn window() -> Window {
         batches: vec![batch],
         state_after: state_after.unwrap(),
         epoch: 0.0,
+        notices: Vec::new(),
     }
 }
 

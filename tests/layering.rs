@@ -75,7 +75,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("candle_core", &["executor/", "kernels/", "model/", "checkpoint/"]),
     ("candle_nn", &["executor/", "kernels/", "model/", "checkpoint/"]),
-    ("tokio", &["executor/async_executor.rs", "data/prefetch.rs", "metrics/", "train/", "cli/"]),
+    (
+        "tokio",
+        &[
+            "executor/async_executor.rs",
+            "data/prefetch.rs",
+            "model/hub_transfer.rs",
+            "metrics/",
+            "train/",
+            "cli/",
+        ],
+    ),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("ctrlc", &["cli/"]),

@@ -94,6 +94,7 @@ fn window(examples: &[Example], batches: &[&[&[usize]]]) -> Window {
         packing: false,
         max_length: MAX_LENGTH,
         dataset: String::new(),
+        stream: None,
     };
     Window {
         supervised_tokens: batches.iter().map(|batch| batch.supervised_tokens).sum(),
@@ -101,6 +102,7 @@ fn window(examples: &[Example], batches: &[&[&[usize]]]) -> Window {
         batches,
         state_after,
         epoch: 0.0,
+        notices: Vec::new(),
     }
 }
 

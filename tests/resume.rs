@@ -95,12 +95,26 @@ fn is_saving(run: &Path) -> bool {
 
 #[test]
 fn a_killed_run_ends_with_the_same_bits() {
+    check_kills(&workspace(), 3);
+}
+
+#[test]
+fn a_killed_run_over_streamed_rows_ends_with_the_same_bits() {
     let workspace = workspace();
+    workspace.write("more.jsonl", rows(14));
+    let text = std::fs::read_to_string(workspace.path("run.toml")).unwrap();
+    let streamed =
+        "train = [\"rows.jsonl\", \"more.jsonl\"]\nstreaming = true\nshuffle_buffer = 9\npacking = true";
+    workspace.write("run.toml", text.replace("train = [\"rows.jsonl\"]", streamed));
+    check_kills(&workspace, 2);
+}
+
+fn check_kills(workspace: &Workspace, rounds: usize) {
     workspace.run(&["train", "run.toml", "--run-dir", "whole"]).exits(0);
     let expected = result(&workspace.path("whole"));
     assert_eq!(expected.1.len(), STEPS + STEPS / 10);
     let mut random = Random::new(5);
-    for round in 0..3 {
+    for round in 0..rounds {
         let name = format!("killed-{round}");
         let run = workspace.path(&name);
         let mut arguments = vec!["train", "run.toml", "--run-dir", &name];

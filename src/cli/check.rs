@@ -3,10 +3,12 @@
 use super::arguments::CheckArguments;
 use super::printer::Printer;
 use super::progress::{counter, downloads};
-use crate::config::{self, ModelLocation, RunConfig};
+use crate::config::{self, DataSection, ModelLocation, RunConfig};
+use crate::data::report::measure;
 use crate::data::{ChatTokenizer, Splits};
 use crate::error::{Error, Result};
 use crate::train::adapter;
+use crate::train::hub_data::local_data;
 use crate::train::model::OpenModel;
 use crate::train::setup::open_tokenizer;
 
@@ -59,8 +61,14 @@ fn data(
     problems: &mut Vec<Error>,
     printer: &Printer,
 ) {
+    let local = local_data(config, Some(&downloads(printer)));
+    let Some(section) = kept(local, problems) else { return };
+    if section.streaming {
+        streamed_data(&section, tokenizer, problems, printer);
+        return;
+    }
     let (bar, mut counted) = counter(printer, "tokenizing", "rows");
-    let splits = kept(Splits::load(&config.data, tokenizer, &mut counted), problems);
+    let splits = kept(Splits::load(&section, tokenizer, &mut counted), problems);
     bar.finish_and_clear();
     let Some(Splits { train, validation }) = splits else { return };
     for (name, data) in [("training", Some(&train)), ("validation", validation.as_ref())] {
@@ -70,6 +78,27 @@ fn data(
         if let Some(model) = model {
             kept(data.check_vocabulary(model.source.config.vocab_size), problems);
         }
+    }
+}
+
+/// Reads and tokenizes all rows, and keeps none.
+fn streamed_data(
+    section: &DataSection,
+    tokenizer: Option<&ChatTokenizer>,
+    problems: &mut Vec<Error>,
+    printer: &Printer,
+) {
+    let Some(report) = kept(measure(section, tokenizer, 0, 0, &mut |_| Ok(()), &mut |_| {}), problems) else {
+        return;
+    };
+    for (name, part) in [("training", Some(&report.train)), ("validation", report.validation.as_ref())] {
+        let Some(part) = part else { continue };
+        let (rows, tokens, supervised) = (part.examples, part.tokens, part.supervised_tokens);
+        printer.data(&format!("{name:<14} {rows} rows, {tokens} tokens, {supervised} of them supervised"));
+    }
+    problems.extend(report.bad_rows.into_iter().map(|row| row.error));
+    if report.train.supervised_tokens == 0 {
+        problems.push(Error::data("nothing to train on").hint("`lazytune data` shows why"));
     }
 }
 

@@ -114,6 +114,7 @@ impl Progress {
         self.bar.set_position(*first_step as u64);
         self.bar.reset_eta();
         let share = 100.0 * *trained_parameters as f64 / (*total_parameters).max(1) as f64;
+        let rows = if *rows == 0 { "streamed".to_owned() } else { rows.to_string() };
         self.say(&format!(
             "{model} on {device}: {rows} rows ({validation_rows} for validation), {total_steps} steps, \
              {trained_parameters} of {total_parameters} parameters trained ({share:.2}%)"

@@ -20,9 +20,9 @@ mod vocabulary;
 
 pub use schema::schema;
 pub use sections::{
-    AdapterSection, DataSection, DataType, DeviceChoice, LogSection, Method, ModelInit, ModelLocation,
-    ModelSection, OptimizerName, OptimizerSection, Overlong, RunLength, ScheduleKind, ScheduleSection,
-    TargetModules, TrainOn, TrainSection, Validation, WeightedSource,
+    AdapterSection, DataSection, DataType, DeviceChoice, HubFiles, LogSection, Method, ModelInit,
+    ModelLocation, ModelSection, OptimizerName, OptimizerSection, Overlong, RunLength, ScheduleKind,
+    ScheduleSection, TargetModules, TrainOn, TrainSection, Validation, WeightedSource,
 };
 
 use crate::error::{Error, Result};

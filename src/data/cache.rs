@@ -11,6 +11,7 @@ use super::row::RowKind;
 use super::stream::KindAndTokens;
 use super::tokenizer::ChatTokenizer;
 use crate::config::TrainOn;
+use crate::error::Result;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -84,9 +85,12 @@ impl TokenCache {
         (decoded.len() == rows).then_some(decoded)
     }
 
-    /// Keeps rows, in place of files that no run uses any more.
-    pub fn put(&mut self, key: &str, rows: &[KindAndTokens]) {
-        let bytes = encode(rows);
+    /// Keeps rows, in place of files that no run uses any more. A chunk with a row that has no tokens is not kept.
+    pub fn put(&mut self, key: &str, rows: &[Result<KindAndTokens>]) {
+        let Ok(rows) = rows.iter().map(Result::as_ref).collect::<std::result::Result<Vec<_>, _>>() else {
+            return;
+        };
+        let bytes = encode(&rows);
         self.make_room(bytes.len() as u64);
         if self.bytes + bytes.len() as u64 > self.limit {
             return;
@@ -139,7 +143,7 @@ fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> 
 
 /// Per row: kind (1 byte), number of examples (4); per example: length (4), ids (4 each), trained marks (1 bit each).
 /// Little endian; after all rows, BLAKE3 of what stands before it.
-fn encode(rows: &[KindAndTokens]) -> Vec<u8> {
+fn encode(rows: &[&KindAndTokens]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for row in rows {
         bytes.push(row.kind as u8);
@@ -213,7 +217,7 @@ mod tests {
         #[test]
         fn what_is_kept_comes_back(tokens in proptest::collection::vec(any::<(u32, bool)>(), 0..40)) {
             let rows = rows(&tokens);
-            prop_assert_eq!(decode(&encode(&rows)), Some(rows));
+            prop_assert_eq!(decode(&encode(&rows.iter().collect::<Vec<_>>())), Some(rows));
         }
 
         #[test]
@@ -229,8 +233,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = cache(folder.path(), 10_000);
         let rows = rows(&[(1, true), (2, false)]);
+        let kept: Vec<Result<KindAndTokens>> = rows.iter().cloned().map(Ok).collect();
         assert_eq!(cache.get("k", 2), None);
-        cache.put("k", &rows);
+        let bad = Err(crate::error::Error::data("a bad row"));
+        cache.put("k", &[kept[0].clone(), bad]);
+        assert_eq!(cache.get("k", 2), None);
+        cache.put("k", &kept);
         assert_eq!(cache.get("k", 2).as_ref(), Some(&rows));
         assert_eq!(cache.get("k", 3), None);
         let path = cache.path("k");
@@ -238,7 +246,7 @@ mod tests {
         bytes[3] ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(cache.get("k", 2), None);
-        cache.put("k", &rows);
+        cache.put("k", &kept);
         assert_eq!(cache.get("k", 2), Some(rows));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -247,7 +255,8 @@ mod tests {
     fn old_files_make_room_and_used_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
         let rows = rows(&[(1, true); 100]);
-        let size = encode(&rows).len() as u64;
+        let size = encode(&rows.iter().collect::<Vec<_>>()).len() as u64;
+        let rows: Vec<Result<KindAndTokens>> = rows.into_iter().map(Ok).collect();
         cache(folder.path(), u64::MAX).put("old", &rows);
         let mut cache = cache(folder.path(), 2 * size);
         let old = cache.path("old");

@@ -3,7 +3,7 @@
 use super::example::{Example, RowSource};
 use super::fit::FittedRow;
 use super::row::RowKind;
-use super::stream::{EncodedRow, KindAndTokens, read_rows};
+use super::stream::{BadRow, EncodedRow, KindAndTokens, read_rows};
 use super::tokenizer::ChatTokenizer;
 use crate::config::{DataSection, WeightedSource};
 use crate::error::{Error, Result};
@@ -47,25 +47,36 @@ pub(crate) struct RowFilter {
 impl RowFilter {
     /// The row within the length limit; `None` for a duplicate that is left out.
     pub fn accept(&mut self, row: &mut EncodedRow, section: &DataSection) -> Option<FittedRow> {
-        let counts = &mut self.counts;
-        counts.rows += 1;
-        counts.kinds[row.tokens.kind as usize] += 1;
         if !self.seen.insert(row.content_hash) {
-            counts.duplicates += 1;
+            self.counts.duplicates += 1;
             if section.deduplicate {
-                counts.deduplicated += 1;
+                self.counts.add(row.tokens.kind);
+                self.counts.deduplicated += 1;
                 return None;
             }
         }
+        Some(self.counts.fit(row, section))
+    }
+}
+
+impl DatasetCounts {
+    fn add(&mut self, kind: RowKind) {
+        self.rows += 1;
+        self.kinds[kind as usize] += 1;
+    }
+
+    /// The row within the length limit, whether or not it is a duplicate.
+    pub(crate) fn fit(&mut self, row: &mut EncodedRow, section: &DataSection) -> FittedRow {
+        self.add(row.tokens.kind);
         let encoded = std::mem::take(&mut row.tokens.examples);
-        counts.rewritten += usize::from(encoded.len() > 1);
+        self.rewritten += usize::from(encoded.len() > 1);
         let fitted = FittedRow::new(encoded, section.max_length, section.overlong);
-        counts.truncated += usize::from(fitted.truncated);
-        counts.dropped += usize::from(fitted.dropped);
-        counts.split += usize::from(fitted.split);
-        counts.lost_targets += fitted.lost_targets;
-        counts.unsupervised += usize::from(fitted.unsupervised());
-        Some(fitted)
+        self.truncated += usize::from(fitted.truncated);
+        self.dropped += usize::from(fitted.dropped);
+        self.split += usize::from(fitted.split);
+        self.lost_targets += fitted.lost_targets;
+        self.unsupervised += usize::from(fitted.unsupervised());
+        fitted
     }
 }
 
@@ -91,7 +102,8 @@ impl Dataset {
     ) -> Result<Self> {
         let mut dataset = Self::default();
         let mut filter = RowFilter::default();
-        let mut add = |mut row: EncodedRow| {
+        let mut add = |row: std::result::Result<EncodedRow, BadRow>| {
+            let mut row = row.map_err(|bad| bad.error)?;
             let fitted = filter.accept(&mut row, section).unwrap_or_default();
             dataset.extend(row, fitted);
             Ok(())
@@ -116,7 +128,7 @@ impl Dataset {
         dataset
     }
 
-    fn extend(&mut self, row: EncodedRow, fitted: FittedRow) {
+    pub(crate) fn extend(&mut self, row: EncodedRow, fitted: FittedRow) {
         let EncodedRow { source, content_hash, .. } = row;
         self.examples.extend(fitted.examples.into_iter().map(|(input_ids, supervised)| Example {
             input_ids,
@@ -143,16 +155,7 @@ impl Dataset {
     /// # Errors
     /// Names the first row with an id of `vocab_size` or more.
     pub fn check_vocabulary(&self, vocab_size: usize) -> Result<()> {
-        for example in &self.examples {
-            if let Some(&id) = example.input_ids.iter().find(|&&id| id as usize >= vocab_size) {
-                return Err(Error::data(format!(
-                    "{}: token id {id} does not exist in the model, whose vocabulary has {vocab_size} tokens",
-                    example.source
-                ))
-                .hint("use the tokenizer that belongs to the model"));
-            }
-        }
-        Ok(())
+        self.examples.iter().try_for_each(|example| example.check_vocabulary(vocab_size))
     }
 
     pub fn examples(&self) -> &[Example] {
@@ -196,6 +199,11 @@ impl Dataset {
             }
         }
         first_bytes(&hasher.finalize())
+    }
+
+    /// The fingerprint in hexadecimal.
+    pub(crate) fn fingerprint_text(&self) -> String {
+        format!("{:016x}", self.fingerprint())
     }
 
     /// Rows that are also in `other`, each with one of the same text there, in order.

@@ -1,5 +1,6 @@
 //! One tokenized row.
 
+use crate::error::{Error, Result};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,16 @@ impl Example {
 
     pub fn is_empty(&self) -> bool {
         self.input_ids.is_empty()
+    }
+
+    /// Checks that every token id has a row in the embedding.
+    pub(crate) fn check_vocabulary(&self, vocab_size: usize) -> Result<()> {
+        let Some(id) = self.input_ids.iter().find(|&&id| id as usize >= vocab_size) else { return Ok(()) };
+        Err(Error::data(format!(
+            "{}: token id {id} does not exist in the model, whose vocabulary has {vocab_size} tokens",
+            self.source
+        ))
+        .hint("use the tokenizer that belongs to the model"))
     }
 
     /// Number of positions that contribute to the loss.

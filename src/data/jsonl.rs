@@ -2,7 +2,7 @@
 
 use super::example::RowSource;
 use super::open::DataFile;
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::io::{BufRead, Read};
 use std::path::Path;
@@ -19,13 +19,23 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Line {
     pub text: String,
     pub source: RowSource,
+    /// Where it begins in the text of the file, in bytes.
+    pub offset: u64,
+    /// Bytes of the file, before unpacking, that were read up to there.
+    pub bytes_before: u64,
 }
 
-/// Iterates over the non-blank lines of a file; stops after the first error.
+/// Iterates over the non-blank lines of a file. After a line that is no text or too long the next ones follow; what
+/// the disk or a packed file refuses ends it.
 pub struct LineReader {
     data: DataFile,
     file: Arc<Path>,
+    /// Lines that have been read.
     line: usize,
+    /// Bytes of text that have been read.
+    offset: u64,
+    /// To be given next.
+    put_back: Option<Error>,
     failed: bool,
 }
 
@@ -35,12 +45,21 @@ impl LineReader {
     /// # Errors
     /// It does not exist, is a folder, may not be read, or is in a format that is not read.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { data: DataFile::open(path)?, file: Arc::from(path), line: 0, failed: false })
+        Self::open_at(path, 0, 0)
+    }
+
+    /// Opens a file after its first `line` lines, which have `offset` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or a packed file has less text.
+    pub fn open_at(path: &Path, line: usize, offset: u64) -> Result<Self> {
+        let data = DataFile::open_at(path, offset)?;
+        Ok(Self { data, file: Arc::from(path), line, offset, put_back: None, failed: false })
     }
 
     /// Bytes of the file that have been read, before unpacking.
     pub fn bytes_read(&self) -> u64 {
-        self.data.bytes_read.load(Ordering::Relaxed)
+        if self.data.packed { self.data.bytes_read.load(Ordering::Relaxed) } else { self.offset }
     }
 
     /// The next non-blank line, `None` at the end of the file.
@@ -48,21 +67,22 @@ impl LineReader {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
+            let (offset, bytes_before) = (self.offset, self.bytes_read());
             let limit = MAX_LINE_BYTES as u64 + 2;
             let line = (&mut self.data.reader).take(limit).read_until(b'\n', &mut bytes);
-            let read = line
-                .context(|| format!("while reading {}, after line {}", self.file.display(), self.line))
-                .map_err(|error| error.hint("the file is damaged or cut short; fetch or pack it again"))?;
+            let read = line.map_err(|error| self.damaged(&error))?;
             if read == 0 {
                 return Ok(None);
             }
             self.line += 1;
+            self.offset += read as u64;
             if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
                 bytes.drain(..BYTE_ORDER_MARK.len());
             }
             let length = bytes.trim_ascii_end().len();
             let source = RowSource { file: Arc::clone(&self.file), row: self.line };
             if read as u64 == limit || length > MAX_LINE_BYTES {
+                self.pass_over_line(&bytes)?;
                 return Err(Error::data(format!(
                     "{source}: the line is longer than {} MB",
                     MAX_LINE_BYTES / 1_000_000
@@ -73,8 +93,44 @@ impl LineReader {
             if bytes.trim_ascii_start().is_empty() {
                 continue;
             }
-            return line_text(std::mem::take(&mut bytes), source).map(Some);
+            let text = text(std::mem::take(&mut bytes), &source)?;
+            return Ok(Some(Line { text, source, offset, bytes_before }));
         }
+    }
+
+    /// Reads on to the end of a line whose beginning is too long.
+    fn pass_over_line(&mut self, beginning: &[u8]) -> Result<()> {
+        let mut ended = beginning.ends_with(b"\n");
+        while !ended {
+            let available = match self.data.reader.fill_buf() {
+                Ok(available) => available,
+                Err(error) => return Err(self.damaged(&error)),
+            };
+            let end = available.iter().position(|&byte| byte == b'\n');
+            ended = end.is_some() || available.is_empty();
+            let passed = end.map_or(available.len(), |end| end + 1);
+            self.data.reader.consume(passed);
+            self.offset += passed as u64;
+        }
+        Ok(())
+    }
+
+    /// Ends the reading.
+    fn damaged(&mut self, error: &std::io::Error) -> Error {
+        self.failed = true;
+        Error::data(error.to_string())
+            .context(format!("while reading {}, after line {}", self.file.display(), self.line))
+            .hint("the file is damaged or cut short; fetch or pack it again")
+    }
+
+    /// Makes an error that came from here the next to come.
+    pub fn put_back(&mut self, error: Error) {
+        self.put_back = Some(error);
+    }
+
+    /// The line that was read last.
+    pub fn place(&self) -> RowSource {
+        RowSource { file: Arc::clone(&self.file), row: self.line }
     }
 }
 
@@ -82,23 +138,19 @@ impl Iterator for LineReader {
     type Item = Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+        match self.put_back.take() {
+            Some(error) => Some(Err(error)),
+            None if self.failed => None,
+            None => self.read_line().transpose(),
         }
-        let line = self.read_line().transpose();
-        self.failed = matches!(line, Some(Err(_)));
-        line
     }
 }
 
-fn line_text(bytes: Vec<u8>, source: RowSource) -> Result<Line> {
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Line { text, source }),
-        Err(error) => {
-            let column = error.utf8_error().valid_up_to() + 1;
-            Err(Error::data(format!("{source}:{column}: not valid UTF-8")).hint("convert the file to UTF-8"))
-        }
-    }
+fn text(bytes: Vec<u8>, source: &RowSource) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let column = error.utf8_error().valid_up_to() + 1;
+        Error::data(format!("{source}:{column}: not valid UTF-8")).hint("convert the file to UTF-8")
+    })
 }
 
 impl Line {
@@ -153,13 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_refused_without_reading_on() {
-        let mut bytes = vec![b'x'; MAX_LINE_BYTES + 1];
-        bytes.extend_from_slice(b"\n{}\n");
+    fn lines_that_are_no_rows_are_refused_one_by_one() {
+        let mut bytes = vec![b'x'; 2 * MAX_LINE_BYTES];
+        bytes.extend_from_slice(b"\n{}\n\xff\n{} \n");
+        bytes.extend(vec![b'x'; MAX_LINE_BYTES + 1]);
         let lines = read(&bytes);
-        assert_eq!(lines.len(), 1);
-        let error = lines[0].as_ref().unwrap_err().to_string();
-        assert!(error.ends_with("rows.jsonl:1: the line is longer than 10 MB"), "{error}");
+        let told: Vec<String> = lines
+            .iter()
+            .map(|line| line.as_ref().map_or_else(ToString::to_string, |line| line.text.clone()))
+            .map(|text| text.rsplit("rows.jsonl:").next().unwrap().to_owned())
+            .collect();
+        let long = "the line is longer than 10 MB";
+        let expected = [&format!("1: {long}"), "{}", "3:1: not valid UTF-8", "{}", &format!("5: {long}")];
+        assert_eq!(told, expected);
+        assert_eq!(lines[3].as_ref().unwrap().offset, 2 * MAX_LINE_BYTES as u64 + 6);
     }
 
     #[test]

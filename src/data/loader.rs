@@ -5,6 +5,7 @@ use super::dataset::Dataset;
 use super::example::Example;
 use super::mixture::Mixture;
 use super::order::{EpochOrder, OrderOptions};
+use super::streaming::StreamPosition;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -23,6 +24,21 @@ pub struct LoaderOptions {
     pub max_length: usize,
 }
 
+impl LoaderOptions {
+    /// Sequences in an optimizer step.
+    pub(crate) fn sequences_per_window(&self) -> usize {
+        self.batch_size.saturating_mul(self.gradient_accumulation_steps)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.sequences_per_window() == 0 || self.max_length == 0 {
+            let message = "batch_size, gradient_accumulation_steps and max_length must be at least 1";
+            return Err(Error::user(message));
+        }
+        Ok(())
+    }
+}
+
 /// A position in the endless stream of windows, and what it is a position in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,8 +53,28 @@ pub struct LoaderState {
     pub shuffle: bool,
     pub packing: bool,
     pub max_length: usize,
-    /// [`Dataset::fingerprint`] in hexadecimal.
+    /// [`Dataset::fingerprint`] in hexadecimal, of the block where rows are streamed.
     pub dataset: String,
+    /// Where rows are streamed: the block that `window` counts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamPosition>,
+}
+
+impl LoaderState {
+    /// The first window of the first epoch.
+    pub(crate) fn first(options: &LoaderOptions, dataset: &Dataset) -> Self {
+        Self {
+            epoch: 0,
+            window: 0,
+            seed: options.seed,
+            sequences_per_window: options.sequences_per_window(),
+            shuffle: options.shuffle,
+            packing: options.packing,
+            max_length: options.max_length,
+            dataset: dataset.fingerprint_text(),
+            stream: None,
+        }
+    }
 }
 
 /// The micro-batches of one optimizer step.
@@ -54,6 +90,21 @@ pub struct Window {
     pub supervised_tokens: usize,
     /// Positions that are not padding, over all batches.
     pub tokens: usize,
+    /// What happened to rows that were read since the window before.
+    pub notices: Vec<String>,
+}
+
+impl Window {
+    pub(crate) fn new(batches: Vec<Batch>, state_after: LoaderState, epoch: f64) -> Self {
+        Self {
+            supervised_tokens: batches.iter().map(|batch| batch.supervised_tokens).sum(),
+            tokens: batches.iter().map(|batch| batch.tokens).sum(),
+            batches,
+            state_after,
+            epoch,
+            notices: Vec::new(),
+        }
+    }
 }
 
 /// Produces windows. Two loaders with the same data, options and state produce the same windows; splitting
@@ -77,12 +128,7 @@ impl Loader {
     /// # Errors
     /// The data set is empty, a row is longer than `max_length`, or a size is zero.
     pub fn new(dataset: Arc<Dataset>, options: LoaderOptions) -> Result<Self> {
-        let sequences_per_window = options.batch_size.saturating_mul(options.gradient_accumulation_steps);
-        if sequences_per_window == 0 || options.max_length == 0 {
-            return Err(Error::user(
-                "batch_size, gradient_accumulation_steps and max_length must be at least 1",
-            ));
-        }
+        options.check()?;
         if dataset.is_empty() {
             return Err(Error::data("the data set is empty"));
         }
@@ -93,16 +139,7 @@ impl Loader {
         if u32::try_from(lengths.len()).is_err() {
             return Err(Error::data(format!("{} rows are more than 4 billion", lengths.len())));
         }
-        let state = LoaderState {
-            epoch: 0,
-            window: 0,
-            seed: options.seed,
-            sequences_per_window,
-            shuffle: options.shuffle,
-            packing: options.packing,
-            max_length: options.max_length,
-            dataset: format!("{:016x}", dataset.fingerprint()),
-        };
+        let state = LoaderState::first(&options, &dataset);
         let files = dataset.examples().iter().map(|example| &*example.source.file);
         let mixture = Mixture::new(files, &dataset.sources, options.seed);
         let order = epoch_order(&lengths, mixture.as_ref(), &state);
@@ -159,8 +196,7 @@ impl Loader {
     /// The source of the rows fails; rows in memory never do.
     pub fn next_window(&mut self) -> Result<Window> {
         let sequences = self.order.window(self.state.window);
-        let batches: Vec<Batch> =
-            sequences.chunks(self.options.batch_size).map(|sequences| self.collate(sequences)).collect();
+        let batches = collate(&self.dataset, &sequences, &self.options);
         let per_epoch = self.order.windows();
         self.state.window += 1;
         let epoch = self.state.epoch as f64 + self.state.window as f64 / per_epoch as f64;
@@ -171,23 +207,19 @@ impl Loader {
                 self.order = epoch_order(&self.lengths, self.mixture.as_ref(), &self.state);
             }
         }
-        Ok(Window {
-            supervised_tokens: batches.iter().map(|batch| batch.supervised_tokens).sum(),
-            tokens: batches.iter().map(|batch| batch.tokens).sum(),
-            batches,
-            state_after: self.state.clone(),
-            epoch,
-        })
+        Ok(Window::new(batches, self.state.clone(), epoch))
     }
+}
 
-    fn collate(&self, sequences: &[&[u32]]) -> Batch {
-        let examples = self.dataset.examples();
-        let sequences: Vec<Vec<&Example>> = sequences
-            .iter()
-            .map(|rows| rows.iter().filter_map(|&row| examples.get(row as usize)).collect())
-            .collect();
-        Batch::collate(&sequences, self.options.max_length)
-    }
+/// The micro-batches of a window of sequences of rows.
+pub(crate) fn collate(dataset: &Dataset, sequences: &[&[u32]], options: &LoaderOptions) -> Vec<Batch> {
+    let rows = |rows: &&[u32]| -> Vec<&Example> {
+        rows.iter().filter_map(|&row| dataset.examples().get(row as usize)).collect()
+    };
+    let batch = |sequences: &[&[u32]]| {
+        Batch::collate(&sequences.iter().map(rows).collect::<Vec<_>>(), options.max_length)
+    };
+    sequences.chunks(options.batch_size).map(batch).collect()
 }
 
 /// Every row once, for evaluation: shortest first, so that little is padded.
@@ -213,17 +245,18 @@ fn epoch_order(lengths: &[usize], mixture: Option<&Mixture>, state: &LoaderState
     }
 }
 
-fn order_options(state: &LoaderState) -> OrderOptions {
+pub(crate) fn order_options(state: &LoaderState) -> OrderOptions {
     OrderOptions {
         window: state.sequences_per_window,
         shuffle: state.shuffle,
         packing: state.packing,
         seed: state.seed,
         max_length: state.max_length,
+        block: state.stream.as_ref().map_or(0, |position| position.block),
     }
 }
 
-fn check_same(now: &LoaderState, saved: &LoaderState) -> Result<()> {
+pub(crate) fn check_same(now: &LoaderState, saved: &LoaderState) -> Result<()> {
     let differences = [
         ("train.seed", now.seed == saved.seed),
         (
@@ -233,6 +266,7 @@ fn check_same(now: &LoaderState, saved: &LoaderState) -> Result<()> {
         ("data.shuffle", now.shuffle == saved.shuffle),
         ("data.packing", now.packing == saved.packing),
         ("data.max_length", now.max_length == saved.max_length),
+        ("data.streaming", now.stream.is_some() == saved.stream.is_some()),
         ("the training data", now.dataset == saved.dataset),
     ];
     match differences.iter().find(|(_, same)| !same) {

@@ -9,8 +9,9 @@
 //! only counts them. An example is what a sequence is made of: a row, a piece of a long one, or, for templates that
 //! rewrite earlier turns, a conversation up to one of its answers.
 //!
-//! All rows are tokenized before the first step. A checkpoint names the data by a hash over all of it, and shuffling,
-//! packing and the length of an epoch need every row's length; kept tokens make this quick from the second run on.
+//! All rows are tokenized before the first step: a checkpoint names the data by a hash over all of it, and shuffling,
+//! packing and the length of an epoch need every row's length; kept tokens make this quick from the second run on. Where
+//! files are too large for that, [`streaming`] trains on the first rows while the others are read.
 //!
 //! Everything here is deterministic: the same files, tokenizer and seed give the same batches in the same order on
 //! any number of threads, and a [`LoaderState`] continues an interrupted epoch exactly where it stopped.
@@ -37,6 +38,7 @@ pub mod row;
 pub mod special_tokens;
 pub mod split;
 mod stream;
+pub mod streaming;
 pub mod supervision;
 pub mod template;
 pub mod template_functions;
@@ -52,5 +54,6 @@ pub use row::{ChatRow, Row, RowKind};
 pub use special_tokens::SpecialTokens;
 pub use split::Splits;
 pub use stream::ReadingProgress;
+pub use streaming::{HeldOut, StreamOptions, StreamPosition, StreamingLoader};
 pub use template::ChatTemplate;
 pub use tokenizer::ChatTokenizer;

@@ -5,7 +5,7 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,38 +23,87 @@ const BUFFER_BYTES: usize = 1 << 16;
 pub(crate) struct DataFile {
     pub reader: Box<dyn BufRead + Send>,
     pub bytes_read: Arc<AtomicU64>,
+    /// Whether the text is unpacked as it is read.
+    pub packed: bool,
 }
 
 impl DataFile {
-    /// Opens a file.
+    /// Opens a file after the first `offset` bytes of its text; those of a packed file are unpacked.
     ///
     /// # Errors
-    /// It does not exist, is a folder, may not be read, or is in a format that is not read.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// It does not exist, is a folder, may not be read, is in a format that is not read, or is packed and shorter.
+    pub fn open_at(path: &Path, offset: u64) -> Result<Self> {
         let doing = || format!("while opening {}", path.display());
-        let file = File::open(path)
+        let mut file = File::open(path)
             .context(doing)
             .map_err(|error| error.hint("check data.train and data.validation"))?;
         if file.metadata().context(doing)?.is_dir() {
             return Err(Error::data(format!("{} is a folder", path.display()))
                 .hint("name the files in it, for example with a glob such as data/*.jsonl"));
         }
-        let bytes_read = Arc::new(AtomicU64::new(0));
+        let packing = Packing::of(&mut file).context(doing)?;
+        let packed = packing != Packing::None;
+        if !packed {
+            file.seek(SeekFrom::Start(offset)).context(doing)?;
+        }
+        let bytes_read = Arc::new(AtomicU64::new(if packed { 0 } else { offset }));
         let counted = CountingReader { file, bytes_read: bytes_read.clone() };
-        let mut raw = BufReader::with_capacity(BUFFER_BYTES, counted);
-        let start = raw.fill_buf().context(doing)?;
-        let reader: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw)))
-        } else if ZSTD.iter().any(|magic| start.starts_with(magic) || start.get(1..4) == Some(*magic)) {
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdReader::new(raw)))
-        } else if start.starts_with(PARQUET) {
-            return Err(Error::data(format!("{} is a Parquet file", path.display()))
-                .hint("convert it to JSONL: one JSON object per line"));
-        } else {
-            Box::new(raw)
+        let raw = BufReader::with_capacity(BUFFER_BYTES, counted);
+        let mut reader: Box<dyn BufRead + Send> = match packing {
+            Packing::None => Box::new(raw),
+            Packing::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
+            Packing::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdReader::new(raw))),
+            Packing::Parquet => {
+                return Err(Error::data(format!("{} is a Parquet file", path.display()))
+                    .hint("convert it to JSONL: one JSON object per line"));
+            }
         };
-        Ok(Self { reader, bytes_read })
+        if packed {
+            pass_over(&mut reader, offset).context(doing)?;
+        }
+        Ok(Self { reader, bytes_read, packed })
     }
+}
+
+/// How a file holds its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    None,
+    Gzip,
+    Zstd,
+    Parquet,
+}
+
+impl Packing {
+    /// Told from a file's first bytes, to which it is set back.
+    fn of(file: &mut File) -> io::Result<Self> {
+        let mut start = Vec::new();
+        file.by_ref().take(4).read_to_end(&mut start)?;
+        file.rewind()?;
+        Ok(if start.starts_with(GZIP) {
+            Self::Gzip
+        } else if ZSTD.iter().any(|magic| start.starts_with(magic) || start.get(1..4) == Some(*magic)) {
+            Self::Zstd
+        } else if start.starts_with(PARQUET) {
+            Self::Parquet
+        } else {
+            Self::None
+        })
+    }
+}
+
+/// Reads `bytes` bytes for nothing.
+fn pass_over(reader: &mut dyn BufRead, mut bytes: u64) -> io::Result<()> {
+    while bytes > 0 {
+        let available = reader.fill_buf()?.len() as u64;
+        if available == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let passed = available.min(bytes);
+        reader.consume(passed as usize);
+        bytes -= passed;
+    }
+    Ok(())
 }
 
 struct CountingReader {
@@ -146,7 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows");
         std::fs::write(&path, bytes).unwrap();
-        let mut file = DataFile::open(&path).unwrap();
+        let mut file = DataFile::open_at(&path, 0).unwrap();
         let mut text = Vec::new();
         file.reader.read_to_end(&mut text)?;
         assert_eq!(file.bytes_read.load(Ordering::Relaxed), bytes.len() as u64);
@@ -178,7 +227,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("rows");
                 std::fs::write(&path, &packed[..length]).unwrap();
-                let read = DataFile::open(&path).unwrap().reader.read_to_end(&mut Vec::new());
+                let read = DataFile::open_at(&path, 0).unwrap().reader.read_to_end(&mut Vec::new());
                 assert!(read.is_err(), "{length} of {} bytes", packed.len());
             }
         }

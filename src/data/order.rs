@@ -17,6 +17,8 @@ pub(crate) struct OrderOptions {
     pub seed: u64,
     /// Capacity of a packed sequence, in tokens.
     pub max_length: usize,
+    /// Which part of the epoch's rows these are, where they are not read all at once.
+    pub block: u64,
 }
 
 /// The sequences of one epoch, in training order.
@@ -40,7 +42,7 @@ impl EpochOrder {
     pub fn of_rows(mut rows: Vec<u32>, lengths: &[usize], options: &OrderOptions, epoch: u64) -> Self {
         // A window beyond the whole epoch changes nothing but the size of the products below.
         let window = options.window.clamp(1, rows.len().max(1));
-        let mut random = epoch_random(options.seed, epoch);
+        let mut random = epoch_random(options, epoch);
         if options.shuffle {
             shuffle(&mut rows, &mut random);
         }
@@ -103,12 +105,27 @@ fn bucket_by_length(
     ordered
 }
 
-/// A generator of its own for each epoch, so that any epoch can be replayed without the ones before it.
-fn epoch_random(seed: u64, epoch: u64) -> ChaCha8Rng {
+/// A generator of its own for each epoch and block, so that any can be replayed without the ones before it.
+fn epoch_random(options: &OrderOptions, epoch: u64) -> ChaCha8Rng {
+    let mut random = seeded(options.seed, epoch, b"data order");
+    random.set_stream(options.block);
+    random
+}
+
+/// The order in which the files of an epoch are read.
+pub(crate) fn file_order(files: usize, shuffled: bool, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..files).collect();
+    if shuffled {
+        shuffle(&mut order, &mut seeded(seed, epoch, b"file order"));
+    }
+    order
+}
+
+fn seeded(seed: u64, epoch: u64, purpose: &[u8; 10]) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());
-    key[16..26].copy_from_slice(b"data order");
+    key[16..26].copy_from_slice(purpose);
     ChaCha8Rng::from_seed(key)
 }
 
@@ -125,7 +142,7 @@ mod tests {
     use super::*;
 
     const OPTIONS: OrderOptions =
-        OrderOptions { window: 4, shuffle: true, packing: false, seed: 7, max_length: 64 };
+        OrderOptions { window: 4, shuffle: true, packing: false, seed: 7, max_length: 64, block: 0 };
 
     fn flat(order: &EpochOrder) -> Vec<u32> {
         (0..order.windows()).flat_map(|index| order.window(index).concat()).collect()

@@ -1,11 +1,12 @@
 //! Prepares windows on a thread of its own while the step before them runs.
 
 use super::loader::{Loader, LoaderState, Window};
+use super::streaming::StreamingLoader;
 use crate::error::{Error, Result};
 use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
 
-/// A [`Loader`] that works ahead. Windows come in the same order and with the same states.
+/// A loader that works ahead. Windows come in the same order and with the same states.
 #[derive(Debug)]
 pub struct PrefetchingLoader {
     windows: mpsc::Receiver<Result<Window>>,
@@ -20,11 +21,28 @@ impl PrefetchingLoader {
     /// # Errors
     /// The thread cannot be started.
     pub fn new(mut loader: Loader, depth: usize) -> Result<Self> {
+        let (state, windows_per_epoch) = (loader.state().clone(), loader.windows_per_epoch());
+        Self::start(state, windows_per_epoch, depth, move || loader.next_window())
+    }
+
+    /// The same for rows that are read while they are trained on.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn streaming(mut loader: StreamingLoader, depth: usize) -> Result<Self> {
+        let (state, windows_per_epoch) = (loader.state().clone(), loader.windows_per_epoch());
+        Self::start(state, windows_per_epoch, depth, move || loader.next_window())
+    }
+
+    fn start(
+        state: LoaderState,
+        windows_per_epoch: usize,
+        depth: usize,
+        mut next_window: impl FnMut() -> Result<Window> + Send + 'static,
+    ) -> Result<Self> {
         let (sender, windows) = mpsc::channel(depth.max(1));
-        let state = loader.state().clone();
-        let windows_per_epoch = loader.windows_per_epoch();
         let work = move || loop {
-            let window = loader.next_window();
+            let window = next_window();
             let failed = window.is_err();
             // Sending fails once the receiving side is gone.
             if sender.blocking_send(window).is_err() || failed {
@@ -61,7 +79,7 @@ impl PrefetchingLoader {
         &self.state
     }
 
-    /// Optimizer steps in an epoch.
+    /// Optimizer steps in an epoch; where rows are streamed, about as many.
     pub fn windows_per_epoch(&self) -> usize {
         self.windows_per_epoch
     }

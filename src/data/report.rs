@@ -7,16 +7,18 @@ use super::mixture::Mixture;
 use super::notices::leak_words;
 use super::packing::packed_sequences;
 use super::preview::PreviewedRow;
-use super::split::validation_threshold;
-use super::stream::{EncodedRow, ReadingProgress, read_rows};
+use super::split::{hash_limit, validation_threshold};
+use super::stream::{BadRow, EncodedRow, ReadingProgress, read_rows};
 use super::tokenizer::ChatTokenizer;
 use crate::config::{DataSection, Validation};
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Rows that cannot be used and are named.
+const NAMED_BAD: usize = 20;
 /// Leaks named as examples.
 const NAMED_LEAKS: usize = 3;
 
@@ -35,6 +37,25 @@ pub struct DataReport {
     pub leaks: usize,
     /// A warning that names some of them.
     pub leak_warning: Option<String>,
+    /// Rows of all files that cannot be read or tokenized, and are in none of the other numbers.
+    pub bad: usize,
+    /// The first of them.
+    pub bad_rows: Vec<UnusableRow>,
+}
+
+/// A row that cannot be used.
+#[derive(Debug, Serialize)]
+pub struct UnusableRow {
+    pub file: PathBuf,
+    /// Line in the file; where the file ends too early, the last one before.
+    pub row: usize,
+    /// What is wrong, with the place.
+    pub problem: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The same as an error.
+    #[serde(skip)]
+    pub error: Error,
 }
 
 /// One side of the split.
@@ -75,12 +96,15 @@ struct Measured {
     files: Vec<Arc<Path>>,
     /// Length before the limit -> examples.
     lengths: BTreeMap<usize, usize>,
+    bad: usize,
+    bad_rows: Vec<UnusableRow>,
 }
 
-/// Reads everything that the section names. The first `previewed` rows of the training files go to `preview`.
+/// Reads everything that the section names, past rows that cannot be used. The first `previewed` rows of the training
+/// files go to `preview`.
 ///
 /// # Errors
-/// As [`super::Dataset::load`], but that nothing to train on is no error; and errors of `preview`.
+/// A file cannot be opened or has no rows; and errors of `preview`.
 pub fn measure(
     section: &DataSection,
     tokenizer: Option<&ChatTokenizer>,
@@ -97,7 +121,7 @@ pub fn measure(
     let mut validation_counts = None;
     match &section.validation {
         Validation::None => {}
-        Validation::Auto => held_out = train.split_off(section.validation_fraction),
+        Validation::Auto => held_out = train.split_off(section),
         Validation::Files(files) => {
             held_out
                 .read(files, section, tokenizer, 0, preview, progress)
@@ -109,7 +133,13 @@ pub fn measure(
     let files = train.facts.iter().map(|facts| &*train.files[facts.file as usize]);
     let mixture = Mixture::new(files, &section.sources, seed);
     let drawn = mixture.map(|mixture| mixture.draw(0));
+    let bad = train.bad + held_out.bad;
+    let mut bad_rows = std::mem::take(&mut train.bad_rows);
+    bad_rows.append(&mut held_out.bad_rows);
+    bad_rows.truncate(NAMED_BAD);
     Ok(DataReport {
+        bad,
+        bad_rows,
         counts: train.filter.counts,
         validation_counts,
         train: train.report(drawn.as_deref(), section.max_length),
@@ -130,7 +160,14 @@ impl Measured {
         preview: &mut dyn FnMut(PreviewedRow) -> Result<()>,
         progress: &mut dyn FnMut(ReadingProgress),
     ) -> Result<()> {
-        let mut visit = |mut row: EncodedRow| {
+        let mut visit = |row: std::result::Result<EncodedRow, BadRow>| {
+            let mut row = match row {
+                Ok(row) => row,
+                Err(bad) => {
+                    self.refuse(bad);
+                    return Ok(());
+                }
+            };
             for (input_ids, _) in &row.tokens.examples {
                 *self.lengths.entry(input_ids.len()).or_default() += 1;
             }
@@ -144,6 +181,19 @@ impl Measured {
             preview(PreviewedRow { source: row.source, kind: row.tokens.kind, examples, remarks })
         };
         read_rows(files, tokenizer, section, &mut visit, progress)
+    }
+
+    fn refuse(&mut self, BadRow { source, error }: BadRow) {
+        self.bad += 1;
+        if self.bad_rows.len() < NAMED_BAD {
+            self.bad_rows.push(UnusableRow {
+                file: source.file.to_path_buf(),
+                row: source.row,
+                problem: error.to_string(),
+                hint: error.hint_text().map(str::to_owned),
+                error,
+            });
+        }
     }
 
     fn keep(&mut self, row: &EncodedRow, fitted: Option<&FittedRow>) {
@@ -162,10 +212,17 @@ impl Measured {
     }
 
     /// Takes the validation side out, as training does.
-    fn split_off(&mut self, fraction: f64) -> Self {
+    fn split_off(&mut self, section: &DataSection) -> Self {
         let hashes = self.facts.iter().map(|facts| facts.content_hash);
-        let Some(threshold) = validation_threshold(hashes, fraction) else { return Self::default() };
-        let held_out = self.facts.extract_if(.., |facts| facts.content_hash <= threshold).collect();
+        let held_out = if section.streaming {
+            let chosen = first_chosen(hashes, section);
+            self.facts.extract_if(.., |facts| chosen.contains(&facts.content_hash)).collect()
+        } else {
+            let Some(threshold) = validation_threshold(hashes, section.validation_fraction) else {
+                return Self::default();
+            };
+            self.facts.extract_if(.., |facts| facts.content_hash <= threshold).collect()
+        };
         Self { facts: held_out, files: self.files.clone(), ..Self::default() }
     }
 
@@ -201,6 +258,19 @@ impl Measured {
     fn place(&self, facts: &Facts) -> String {
         format!("{}:{}", self.files[facts.file as usize].display(), facts.line)
     }
+}
+
+/// The hashes that are held out of rows that are streamed.
+fn first_chosen(hashes: impl Iterator<Item = u64>, section: &DataSection) -> HashSet<u64> {
+    let limit = hash_limit(section.validation_fraction);
+    let mut chosen = HashSet::new();
+    for hash in hashes.filter(|&hash| hash <= limit) {
+        if chosen.len() == section.max_validation_rows {
+            break;
+        }
+        chosen.insert(hash);
+    }
+    chosen
 }
 
 fn remarks(fitted: Option<&FittedRow>) -> Vec<&'static str> {

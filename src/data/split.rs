@@ -63,8 +63,12 @@ pub(crate) fn validation_threshold(hashes: impl Iterator<Item = u64>, fraction: 
         Some(range.map_or((hash, hash), |(low, high)| (low.min(hash), high.max(hash))))
     });
     let (lowest, highest) = range.filter(|(low, high)| low < high)?;
-    let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
-    Some(threshold.clamp(lowest, highest - 1))
+    Some(hash_limit(fraction).clamp(lowest, highest - 1))
+}
+
+/// About `fraction` of all hashes are not larger.
+pub(crate) fn hash_limit(fraction: f64) -> u64 {
+    (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64
 }
 
 #[cfg(test)]

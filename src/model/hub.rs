@@ -1,4 +1,4 @@
-//! Models by name from the Hugging Face hub, through its local cache.
+//! Models and data sets by name from the Hugging Face hub, through its local cache.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +45,23 @@ pub fn resolve(name: &str, options: &HubOptions) -> Result<PathBuf> {
     download::resolve(name, options)
 }
 
+/// Brings files of the data set `name` (`owner/name`) into the cache: one by its path in the repository, or those that
+/// match a glob, sorted. Returns where they are.
+///
+/// # Errors
+/// As for [`resolve`], or nothing matches.
+#[cfg(feature = "hub")]
+pub fn resolve_dataset(name: &str, pattern: &str, options: &HubOptions) -> Result<Vec<PathBuf>> {
+    download::resolve_dataset(name, pattern, options)
+}
+
+/// This build has no hub client: always an error.
+#[cfg(not(feature = "hub"))]
+pub fn resolve_dataset(name: &str, pattern: &str, _options: &HubOptions) -> Result<Vec<PathBuf>> {
+    Err(crate::error::Error::user(format!("this build cannot download {pattern} of {name}"))
+        .hint("build with the cargo feature \"hub\", or download the files and give their paths"))
+}
+
 /// This build has no hub client: always an error.
 #[cfg(not(feature = "hub"))]
 pub fn resolve(name: &str, _options: &HubOptions) -> Result<PathBuf> {
@@ -57,6 +74,10 @@ pub fn resolve(name: &str, _options: &HubOptions) -> Result<PathBuf> {
 #[cfg(feature = "hub")]
 #[path = "hub_download.rs"]
 mod download;
+
+#[cfg(feature = "hub")]
+#[path = "hub_transfer.rs"]
+mod transfer;
 
 #[cfg(feature = "hub")]
 #[cfg(test)]

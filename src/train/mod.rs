@@ -3,12 +3,14 @@
 pub mod adapter;
 mod clock;
 pub mod control;
+pub mod hub_data;
 mod lock;
 mod memory;
 pub mod model;
 mod new_tokens;
 pub mod prefix;
 pub mod process;
+mod rows;
 mod run;
 mod save;
 pub mod setup;

@@ -28,6 +28,8 @@ pub struct OpenModel {
     pub name: String,
     /// Ids of the tokens that the configuration adds.
     pub added_ids: Vec<u32>,
+    /// Told about downloads.
+    pub downloads: Option<DownloadProgress>,
 }
 
 impl OpenModel {
@@ -65,7 +67,7 @@ impl OpenModel {
             token: std::env::var(&section.token_env).ok(),
             cache: section.cache_dir.clone(),
             offline: section.offline,
-            progress,
+            progress: progress.clone(),
             ..HubOptions::default()
         };
         let source = match (section.init, &location) {
@@ -81,7 +83,7 @@ impl OpenModel {
             DataType::F32 => DType::F32,
             DataType::Bf16 => DType::Bf16,
         };
-        Ok(Self::new(source, name, dtype))
+        Ok(Self { downloads: progress, ..Self::new(source, name, dtype) })
     }
 
     /// Opens a model by path or hub name with default settings; `progress` as in [`Self::open`].
@@ -98,7 +100,7 @@ impl OpenModel {
 
     fn new(source: ModelSource, name: String, dtype: DType) -> Self {
         let decoder = families::decoder(&source.config);
-        Self { source: Arc::new(source), decoder, dtype, name, added_ids: Vec::new() }
+        Self { source: Arc::new(source), decoder, dtype, name, added_ids: Vec::new(), downloads: None }
     }
 
     /// The model with these tokens in its tokenizer and in its tables.
@@ -106,9 +108,9 @@ impl OpenModel {
     /// # Errors
     /// A data error if the model has no tokenizer.
     fn with_tokens(self, tokens: &[NewToken]) -> Result<Self> {
-        let Self { source, dtype, name, .. } = self;
+        let Self { source, dtype, name, downloads, .. } = self;
         let (source, added_ids) = owned(source)?.with_tokens(tokens)?;
-        Ok(Self { added_ids, ..Self::new(source, name, dtype) })
+        Ok(Self { added_ids, downloads, ..Self::new(source, name, dtype) })
     }
 
     /// The model with the tokens that the adapter in `folder` was trained with.
@@ -116,13 +118,13 @@ impl OpenModel {
     /// # Errors
     /// A data error if the adapter or its tokenizer is damaged.
     pub fn with_tokens_of(self, folder: &Path) -> Result<Self> {
-        let Self { source, dtype, name, .. } = self;
+        let Self { source, dtype, name, downloads, .. } = self;
         let mut source = owned(source)?;
         let specs = source.config.trainable_specs();
         let tables: Vec<_> = specs.into_iter().filter(|spec| TABLES.contains(&spec.name.as_str())).collect();
         let GrownTables { rows, tails } = peft::grown_tables(folder, &tables)?;
         source = source.grown(rows, tails).with_tokens_of(folder)?;
-        Ok(Self::new(source, name, dtype))
+        Ok(Self { downloads, ..Self::new(source, name, dtype) })
     }
 
     /// The model's tokenizer with its chat template.

@@ -115,7 +115,13 @@ impl Run<'_> {
     /// One window. If the loss is not finite, the state before it is saved and the error returned.
     async fn step(&mut self) -> Result<()> {
         let waiting = Instant::now();
-        let window = self.setup.loader.next_window().await?;
+        let window = match self.setup.loader.next_window().await {
+            Ok(window) => window,
+            Err(error) => return self.saved_before(error).await,
+        };
+        for message in &window.notices {
+            self.recorder.record(&Event::Notice { message: message.clone() });
+        }
         let waited = waiting.elapsed().as_secs_f64() * 1e3;
         let looking = self.survey.is_due(self.setup.trainer.step);
         if looking {
@@ -125,10 +131,7 @@ impl Run<'_> {
         self.tell_trainer_events();
         let mut report = match report {
             Ok(report) => report,
-            Err(error) if error.kind() == ErrorKind::Diverged && self.setup.trainer.step > 0 => {
-                self.save().await?;
-                return Err(error);
-            }
+            Err(error) if error.kind() == ErrorKind::Diverged => return self.saved_before(error).await,
             Err(error) => return Err(error),
         };
         let progress = &mut self.setup.progress;
@@ -146,6 +149,14 @@ impl Run<'_> {
             self.look(step, step_ms).await?;
         }
         Ok(())
+    }
+
+    /// Saves the state that the failed step left as it was.
+    async fn saved_before(&mut self, error: Error) -> Result<()> {
+        if self.setup.trainer.step > 0 {
+            self.save().await?;
+        }
+        Err(error)
     }
 
     /// Adds what the trainer does not know.

@@ -4,33 +4,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::adapter;
+use super::hub_data::local_data;
 use super::model::{OpenModel, open_executor};
 use super::prefix;
+use super::rows::Rows;
 use super::save::Progress;
 use super::{NamedTensors, PlannedMemory, StepBuilder, StepKind, Trainer};
 use crate::adapter::AdapterSpec;
 use crate::checkpoint::TrainerState;
-use crate::config::{Method, RunConfig, RunLength, ScheduleKind, Validation};
+use crate::config::{Method, RunConfig, RunLength, ScheduleKind};
 use crate::data::bucket_length;
 use crate::data::loader::evaluation_batches;
-use crate::data::{
-    Batch, ChatTokenizer, Dataset, Loader, LoaderOptions, LoaderState, PrefetchingLoader, Splits,
-};
-use crate::error::{Error, Result};
+use crate::data::{Batch, ChatTokenizer, Dataset, PrefetchingLoader};
+use crate::error::Result;
 use crate::executor::{AsyncGraphExecutor, kind_of};
 use crate::graph::Operation;
 use crate::metrics::Event;
 use crate::model::Trained;
 use crate::optim::{AdamW, Schedule, ScheduleShape};
 
-/// Windows prepared while a step runs.
-const PREFETCHED_WINDOWS: usize = 2;
-
 /// A run before its first step.
 pub struct Setup {
     pub config: RunConfig,
     pub model: OpenModel,
-    pub tokenizer: Option<ChatTokenizer>,
+    pub tokenizer: Option<Arc<ChatTokenizer>>,
     /// `None` where every weight is trained.
     pub adapter: Option<AdapterSpec>,
     pub trainer: Trainer,
@@ -59,15 +56,16 @@ pub async fn setup(
     resume: Option<&PathBuf>,
     counted: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Setup> {
-    let tokenizer = open_tokenizer(&config, &model)?;
-    let Splits { train, validation } = Splits::load(&config.data, tokenizer.as_ref(), counted)?;
-    train.check_vocabulary(model.source.config.vocab_size)?;
-    let (rows, mut notices) =
-        (train.len(), data_notices(&train, validation.as_ref(), &config.data.validation));
+    let tokenizer = open_tokenizer(&config, &model)?.map(Arc::new);
+    let saved = resume.map(|folder| Progress::load(folder)).transpose()?;
+    let position = saved.as_ref().map(|(progress, ..)| progress);
+    let vocab_size = model.source.config.vocab_size;
+    let data = local_data(&config, model.downloads.as_ref())?;
+    let Rows { loader, count: rows, validation, longest, mut notices } =
+        Rows::open(&config, &data, tokenizer.as_ref(), vocab_size, position, counted)?;
     let validation_rows = validation.as_ref().map_or(0, Dataset::len);
-    let evaluated = validation.map(|v| -> Result<Vec<Batch>> {
-        v.check_vocabulary(model.source.config.vocab_size)?;
-        Ok(evaluation_batches(&v, config.train.batch_size, config.data.max_length).collect())
+    let evaluated = validation.map_or_else(Vec::new, |rows| {
+        evaluation_batches(&rows, config.train.batch_size, config.data.max_length).collect()
     });
     let (adapter, trained, initial) = trained(&config, &model)?;
     notices.extend(model.source.config.notices());
@@ -80,31 +78,27 @@ pub async fn setup(
         max_positions: config.data.max_length,
         memory_budget: config.model.memory_budget,
     };
-    let loader = Loader::new(Arc::new(train), loader_options(&config))?;
     let windows_per_epoch = loader.windows_per_epoch();
     let schedule = schedule(&config, windows_per_epoch);
     let trained_parameters = initial.values().map(|value| value.tensor.shape.elements()).sum();
     let executor = open_executor(config.model.device, config.model.threads)?;
-    let longest = bucket_length(loader.longest(), config.data.max_length);
+    let longest = bucket_length(longest, config.data.max_length);
     let planned = fits(&config, &builder, &executor, longest)?;
     let fallbacks = fallbacks(&executor);
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
     notices.extend(prefix::choose(&config, &model, &mut trainer, windows_per_epoch, planned.total).await?);
     let mut progress = Progress::default();
-    let mut loader = loader;
-    if let Some(folder) = resume {
-        let (saved, step, tensors) = Progress::load(folder)?;
+    if let (Some(folder), Some((saved, step, tensors))) = (resume, saved) {
         trainer.restore(step, tensors).await?;
-        loader = resumed(loader, &saved, &config)?;
         notices.push(format!("resuming after step {step} from {}", folder.display()));
         trainer.learning_rate_scale = saved.learning_rate_scale;
         progress = saved;
     }
-    progress.settings = settings(&config, loader.windows_per_epoch());
+    progress.settings = settings(&config, windows_per_epoch);
     Ok(Setup {
-        loader: PrefetchingLoader::new(loader, PREFETCHED_WINDOWS)?,
-        validation: evaluated.transpose()?.unwrap_or_default(),
+        loader,
+        validation: evaluated,
         config,
         model,
         tokenizer,
@@ -153,6 +147,8 @@ fn fallbacks(executor: &AsyncGraphExecutor) -> Vec<Event> {
 fn settings(config: &RunConfig, windows_per_epoch: usize) -> TrainerState {
     let epochs = match config.train.length {
         RunLength::Epochs(epochs) => epochs,
+        // How long an epoch is, is only known once all rows are.
+        RunLength::Steps(_) if config.data.streaming => 0.0,
         RunLength::Steps(steps) => steps as f64 / windows_per_epoch.max(1) as f64,
     };
     TrainerState {
@@ -180,19 +176,6 @@ pub fn open_tokenizer(config: &RunConfig, model: &OpenModel) -> Result<Option<Ch
         Some(template) => Ok(Some(tokenizer.with_template_file(template)?)),
         None => Ok(Some(tokenizer)),
     }
-}
-
-/// What happened to rows, and a warning about those on both sides.
-fn data_notices(train: &Dataset, validation: Option<&Dataset>, from: &Validation) -> Vec<String> {
-    let mut notices = train.notices();
-    if let Some(validation) = validation {
-        // Rows held out of the training files are counted with those.
-        if matches!(from, Validation::Files(_)) {
-            notices.extend(validation.notices().into_iter().map(|notice| format!("validation: {notice}")));
-        }
-        notices.extend(train.leak_notice(validation));
-    }
-    notices
 }
 
 /// What is trained, with its values at the start.
@@ -230,21 +213,4 @@ fn schedule(config: &RunConfig, windows_per_epoch: usize) -> Schedule {
         warmup_steps: config.schedule.warmup_steps,
         total_steps,
     }
-}
-
-fn loader_options(config: &RunConfig) -> LoaderOptions {
-    LoaderOptions {
-        batch_size: config.train.batch_size,
-        gradient_accumulation_steps: config.train.gradient_accumulation_steps,
-        shuffle: config.data.shuffle,
-        packing: config.data.packing,
-        seed: config.train.seed,
-        max_length: config.data.max_length,
-    }
-}
-
-fn resumed(fresh: Loader, saved: &Progress, config: &RunConfig) -> Result<Loader> {
-    let state: LoaderState = serde_json::from_value(saved.loader.clone())
-        .map_err(|error| Error::data(format!("the checkpoint's data position is damaged: {error}")))?;
-    Loader::from_state(fresh.dataset(), loader_options(config), state)
 }

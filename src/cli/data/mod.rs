@@ -10,15 +10,17 @@ use super::printer::Printer;
 use super::progress::downloads;
 use crate::config;
 use crate::data::preview::{PreviewedRow, Stretch, stretches};
-use crate::data::report::measure;
+use crate::data::report::{DataReport, measure};
 use crate::data::{ChatTokenizer, ReadingProgress};
 use crate::error::{Error, Result};
+use crate::train::hub_data::local_data;
 use crate::train::model::OpenModel;
 use crate::train::setup::open_tokenizer;
 use progress::Reading;
 use row::RowText;
 use serde::Serialize;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use summary::Summary;
 
@@ -26,6 +28,7 @@ pub fn run(arguments: &DataArguments, printer: &Printer) -> Result<()> {
     let file = &arguments.config;
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
     let tokenizer = tokenizer(&config, printer)?;
+    let section = local_data(&config, Some(&downloads(printer)))?;
     let here = std::env::current_dir().unwrap_or_default();
     let color = !arguments.plain && printer.data_colored();
     // Shared by the two callbacks below, which never run at the same time.
@@ -41,25 +44,34 @@ pub fn run(arguments: &DataArguments, printer: &Printer) -> Result<()> {
         Ok(())
     };
     let mut progress = |done: ReadingProgress| reading.borrow_mut().update(done);
-    let measured = measure(
-        &config.data,
-        tokenizer.as_ref(),
-        config.train.seed,
-        arguments.rows,
-        &mut preview,
-        &mut progress,
-    );
+    let measured =
+        measure(&section, tokenizer.as_ref(), config.train.seed, arguments.rows, &mut preview, &mut progress);
     reading.borrow().clear();
     let report = measured?;
-    let summary = Summary { report: &report, section: &config.data, color, plain: arguments.plain };
+    let summary = Summary { report: &report, section: &section, color, plain: arguments.plain };
     if arguments.json {
         let json = serde_json::json!({ "report": summary.json()?, "rows": rows });
         let text = serde_json::to_string_pretty(&json).map_err(|error| Error::internal(error.to_string()))?;
         printer.data(&text);
     } else {
         printer.data(summary.to_string().trim_end());
+        report.bad_rows.iter().for_each(|row| printer.error(&row.error));
     }
-    Ok(())
+    refusal(&report)
+}
+
+/// An error where rows cannot be used.
+fn refusal(report: &DataReport) -> Result<()> {
+    let (bad, named) = (report.bad, report.bad_rows.len());
+    let files: BTreeSet<&Path> = report.bad_rows.iter().map(|row| row.file.as_path()).collect();
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let message = match (bad, named) {
+        (0, _) => return Ok(()),
+        (1, _) => format!("1 row cannot be used, in {}", files.join(", ")),
+        (bad, named) if bad == named => format!("{bad} rows cannot be used, in {}", files.join(", ")),
+        (bad, named) => format!("{bad} rows cannot be used; the first {named} are in {}", files.join(", ")),
+    };
+    Err(Error::data(message).hint("mend or remove them: training refuses the first of them"))
 }
 
 /// The model's tokenizer; a model whose weights are damaged may still have one.

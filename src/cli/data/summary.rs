@@ -116,6 +116,12 @@ impl fmt::Display for Summary<'_> {
         if let Some(counts) = &report.validation_counts {
             self.counts(f, "validation", counts)?;
         }
+        if report.bad > 0 {
+            let read = report.validation_counts.map_or(0, |counts| counts.rows) + report.counts.rows;
+            let (bad, all) = (grouped(report.bad), grouped(read + report.bad));
+            let problem = format!("{bad} of {all} rows cannot be used");
+            self.line(f, "bad rows", &self.paint(&problem, "1;31"))?;
+        }
         self.part(f, "train", &report.train)?;
         match (&report.validation, &self.section.validation) {
             (Some(part), Validation::Auto) => self.part(f, "held out", part)?,

@@ -4,6 +4,7 @@ mod adapter;
 mod data;
 mod model;
 mod paths;
+mod streaming;
 mod train;
 
 use super::RunConfig;
@@ -36,6 +37,7 @@ pub(super) fn resolve(
     let config_folder = absolute.parent().unwrap_or(&current_folder).to_owned();
     let mut resolver = Resolver { document, problems, config_folder, current_folder };
     let default_output = resolver.current_folder.join("runs").join(stem);
+    resolver.streaming(&raw.data, &raw.train);
     let model = resolver.model(raw.model, raw.adapter.method);
     let data = resolver.data(raw.data);
     let adapter = resolver.adapter(raw.adapter);

@@ -2,7 +2,7 @@
 
 use super::Resolver;
 use crate::config::report::Problem;
-use crate::config::sections::{Method, ModelInit, ModelLocation, ModelSection, RawModel};
+use crate::config::sections::{Method, ModelInit, ModelLocation, ModelSection, RawModel, is_hub_name};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -142,15 +142,4 @@ fn locate(text: &str, absolute: &Path) -> Result<ModelLocation, &'static str> {
         return Ok(ModelLocation::Hub(text.to_owned()));
     }
     Err("neither an existing folder, nor a .gguf file, nor a hub name (owner/name)")
-}
-
-/// `owner/name` as the hub allows it: letters, digits, `-`, `_` and `.`, no leading dot.
-fn is_hub_name(text: &str) -> bool {
-    let part = |part: &str| {
-        (1..=96).contains(&part.len())
-            && !part.starts_with('.')
-            && !part.contains("..")
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    text.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }

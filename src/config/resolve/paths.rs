@@ -1,6 +1,7 @@
 //! Paths: absolute, `~` expanded, globs matched.
 
 use super::Resolver;
+use crate::config::sections::HubFiles;
 use std::path::{Path, PathBuf};
 
 /// More matches of one glob are taken for a mistake.
@@ -35,6 +36,10 @@ fn expand_home(path: &Path) -> PathBuf {
 pub(super) fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     if pattern.trim().is_empty() {
         return Err("the path is empty".to_owned());
+    }
+    if pattern.starts_with(HubFiles::PREFIX) {
+        HubFiles::parse(pattern)?;
+        return Ok(vec![PathBuf::from(pattern)]);
     }
     let relative = expand_home(Path::new(pattern));
     let literal = base.join(&relative);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("anyOf" = [{"required": ["train"]}, {"required": ["sources"]}]))]
 pub(in crate::config) struct RawData {
-    /// JSONL files (plain, gzip or zstd) or globs, relative to this file; matches of a glob are sorted by name.
+    /// JSONL files (plain, gzip or zstd) or globs, relative to this file, or hf://datasets/owner/name/path on the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TextOrList")]
     pub train: Option<TextOrList>,
@@ -27,6 +27,14 @@ pub(in crate::config) struct RawData {
     pub max_length: usize,
     /// Draw the rows in a fresh random order each epoch; false keeps their order in the files.
     pub shuffle: bool,
+    /// Train while the files are still being read, for files larger than memory: rows are shuffled near where they stand.
+    pub streaming: bool,
+    /// With streaming: examples that are shuffled and packed together; they are in memory, as are the next as many.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub shuffle_buffer: usize,
+    /// With streaming: most rows that validation = "auto" holds out; they are the first that the hash chooses.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_validation_rows: usize,
     /// Join short rows in one sequence, kept apart by the attention mask: less padding, more tokens a second.
     pub packing: bool,
     /// Which tokens carry loss: every "assistant" turn, the "last" one, only the "completion" of a row, or "all" tokens.
@@ -74,6 +82,9 @@ impl Default for RawData {
             validation_fraction: 0.05,
             max_length: 512,
             shuffle: true,
+            streaming: false,
+            shuffle_buffer: 4096,
+            max_validation_rows: 200,
             packing: false,
             train_on: TrainOn::Assistant,
             overlong: Overlong::Truncate,
@@ -98,6 +109,12 @@ pub struct DataSection {
     /// Tokens.
     pub max_length: usize,
     pub shuffle: bool,
+    /// Whether rows are trained on while the files are read.
+    pub streaming: bool,
+    /// Examples; read only with streaming.
+    pub shuffle_buffer: usize,
+    /// Read only with streaming and [`Validation::Auto`].
+    pub max_validation_rows: usize,
     pub packing: bool,
     pub train_on: TrainOn,
     pub overlong: Overlong,
@@ -120,6 +137,9 @@ impl Default for DataSection {
             validation_fraction: raw.validation_fraction,
             max_length: raw.max_length,
             shuffle: raw.shuffle,
+            streaming: raw.streaming,
+            shuffle_buffer: raw.shuffle_buffer,
+            max_validation_rows: raw.max_validation_rows,
             packing: raw.packing,
             train_on: raw.train_on,
             overlong: raw.overlong,

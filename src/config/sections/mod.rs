@@ -3,6 +3,7 @@
 
 mod adapter;
 mod data;
+mod hub_files;
 mod log;
 mod model;
 mod optimizer;
@@ -12,6 +13,7 @@ mod values;
 
 pub use adapter::{AdapterSection, Method, TargetModules};
 pub use data::{DataSection, Overlong, TrainOn, Validation, WeightedSource};
+pub use hub_files::HubFiles;
 pub use log::LogSection;
 pub use model::{DataType, DeviceChoice, ModelInit, ModelLocation, ModelSection};
 pub use optimizer::{OptimizerName, OptimizerSection};
@@ -20,6 +22,7 @@ pub use train::{RunLength, TrainSection};
 
 pub(super) use adapter::KNOWN_TO_INIT;
 pub(super) use data::{RawData, RawSource};
+pub(super) use hub_files::is_hub_name;
 pub(super) use model::RawModel;
 pub(super) use train::RawTrain;
 pub(super) use values::{ByteSize, SizeOrOff, TextOrList};

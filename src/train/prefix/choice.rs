@@ -77,6 +77,9 @@ fn against(config: &RunConfig, layers: usize, repeats: bool, device: &str) -> Op
     if layers == 0 {
         return Some("no layer lies below the lowest that is trained (see adapter.layers_to_transform)");
     }
+    if config.data.streaming {
+        return Some("data.streaming does not keep rows");
+    }
     if !repeats && train.frozen_prefix_cache_dir.is_none() {
         return Some("the run meets no row twice");
     }
