@@ -17,7 +17,7 @@ impl AdaptedLinear {
     /// Name of A, [rank, in].
     pub fn a_name(&self) -> String {
         match self.kind {
-            ModuleKind::Linear => lora_a_name(&self.path),
+            ModuleKind::Linear | ModuleKind::Experts(_) => lora_a_name(&self.path),
             ModuleKind::Embedding => format!("{}.lora_embedding_A", self.path),
         }
     }
@@ -25,7 +25,7 @@ impl AdaptedLinear {
     /// Name of B, [out, rank].
     pub fn b_name(&self) -> String {
         match self.kind {
-            ModuleKind::Linear => lora_b_name(&self.path),
+            ModuleKind::Linear | ModuleKind::Experts(_) => lora_b_name(&self.path),
             ModuleKind::Embedding => format!("{}.lora_embedding_B", self.path),
         }
     }

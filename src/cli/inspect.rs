@@ -68,6 +68,7 @@ fn model(path: &Path) -> Result<Facts> {
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
+        "experts": experts(decoder),
         "attention_heads": config.num_attention_heads,
         "key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
@@ -99,6 +100,16 @@ fn rope(config: &ModelConfig) -> String {
         RopeScaling::Llama3 { factor, .. } => format!("theta {theta}, llama3, factor {factor}"),
         RopeScaling::Yarn(yarn) => format!("theta {theta}, yarn, factor {}", yarn.factor),
     }
+}
+
+/// How many experts there are, and where.
+fn experts(decoder: &DecoderSpec) -> Value {
+    let Some(experts) = &decoder.experts else { return Value::Null };
+    let layers = experts.layers.iter().filter(|has| **has).count();
+    json!(format!(
+        "{} of {} for a token, {} features each, in {layers} of {} layers",
+        experts.chosen, experts.count, experts.intermediate, decoder.layers
+    ))
 }
 
 /// The window and how many layers have it.

@@ -9,6 +9,7 @@ mod adapted;
 mod attention;
 pub mod config;
 mod decoder;
+mod experts;
 pub mod export;
 pub mod families;
 pub mod gguf;
@@ -27,6 +28,7 @@ mod tokens;
 pub mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
+pub use experts::ExpertSpec;
 pub use families::Family;
 pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, master};
