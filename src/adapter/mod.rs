@@ -76,6 +76,7 @@ impl AdapterSpec {
         let saved = self.saved_weights(weights)?;
         let pairs = self.resolve(modules)?.into_iter().map(|module| (module.path.clone(), module)).collect();
         saved::refuse_both(&pairs, &saved)?;
+        experts::refuse_saved(modules, &saved)?;
         Ok(Adaptation { pairs, saved })
     }
 }

@@ -3,32 +3,8 @@ use half::bf16;
 use super::*;
 use crate::graph::RouteSide;
 use crate::kernels::number::Float;
-use crate::kernels::{In, Kernel, Out};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-
-fn values(random: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| (random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
-
-fn input<T>(values: &[T]) -> In<T> {
-    // SAFETY: the tests keep the values alive and do not write them while kernels run.
-    unsafe { In::new(values.as_ptr(), values.len()) }
-}
-
-fn output<T>(values: &mut [T]) -> Out<T> {
-    // SAFETY: as above; only the kernel touches them while it runs.
-    unsafe { Out::new(values.as_mut_ptr(), values.len()) }
-}
-
-/// Runs the parts last to first, with scratch memory that holds garbage.
-fn run(kernel: &dyn Kernel) {
-    let words = kernel.scratch_bytes().div_ceil(64) + 1;
-    let mut scratch = vec![[0x7f_u8; 64]; words];
-    let start = scratch.as_ptr().align_offset(64);
-    let bytes = scratch.as_flattened_mut();
-    (0..kernel.parts()).rev().for_each(|part| kernel.run(part, &mut bytes[start..]));
-}
+use crate::kernels::testing::{noise, run};
+use crate::kernels::{In, Out};
 
 /// Experts with no rows, one row, and more than a block of rows.
 fn experts_of_rows() -> Vec<u32> {
@@ -60,24 +36,23 @@ fn product(x: &[f32], weight: &[f32], ids: &[u32], [inner, out]: [usize; 2], tra
 
 #[test]
 fn rows_go_through_the_matrix_of_their_expert() {
-    let mut random = ChaCha8Rng::seed_from_u64(1);
     let ids = experts_of_rows();
     for [inner, out] in [[5, 7], [33, 70], [1024, 16], [16, 600], [700, 40]] {
         for transpose in [false, true] {
-            let x = values(&mut random, ids.len() * inner);
-            let weight = values(&mut random, EXPERTS * inner * out);
+            let x = noise(ids.len() * inner, 1);
+            let weight = noise(EXPERTS * inner * out, 2);
             let expected = product(&x, &weight, &ids, [inner, out], transpose);
             let mut y = vec![f32::NAN; ids.len() * out];
-            let operands = [input(&x), input(&weight)];
-            run(&ExpertLinear::new(operands, input(&ids), output(&mut y), [inner, out], transpose).unwrap());
+            let operands = [In::of(&x), In::of(&weight)];
+            run(&ExpertLinear::new(operands, In::of(&ids), Out::of(&mut y), [inner, out], transpose).unwrap());
             close(&y, &expected, 2e-5);
 
             let [x, weight] = [x, weight].map(|v| v.into_iter().map(bf16::from_f32).collect::<Vec<_>>());
             let widen = |v: &[bf16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
             let expected = product(&widen(&x), &widen(&weight), &ids, [inner, out], transpose);
             let mut y = vec![bf16::NAN; ids.len() * out];
-            let operands = [input(&x), input(&weight)];
-            run(&ExpertLinear::new(operands, input(&ids), output(&mut y), [inner, out], transpose).unwrap());
+            let operands = [In::of(&x), In::of(&weight)];
+            run(&ExpertLinear::new(operands, In::of(&ids), Out::of(&mut y), [inner, out], transpose).unwrap());
             close(&widen(&y), &expected, 1e-2);
         }
     }
@@ -85,10 +60,9 @@ fn rows_go_through_the_matrix_of_their_expert() {
 
 #[test]
 fn weights_gather_the_gradients_of_their_rows() {
-    let mut random = ChaCha8Rng::seed_from_u64(2);
     let ids = experts_of_rows();
     for [out, inner] in [[5, 7], [70, 33], [16, 600], [600, 16], [40, 700]] {
-        let (dy, x) = (values(&mut random, ids.len() * out), values(&mut random, ids.len() * inner));
+        let (dy, x) = (noise(ids.len() * out, 3), noise(ids.len() * inner, 4));
         let mut expected = vec![0.0; EXPERTS * out * inner];
         for (row, &expert) in ids.iter().enumerate() {
             for (o, i) in (0..out).flat_map(|o| (0..inner).map(move |i| (o, i))) {
@@ -97,16 +71,16 @@ fn weights_gather_the_gradients_of_their_rows() {
             }
         }
         let mut found = vec![f32::NAN; expected.len()];
-        let operands = [input(&dy), input(&x)];
-        run(&ExpertWeightGrad::new(operands, input(&ids), output(&mut found), [out, inner]).unwrap());
+        let operands = [In::of(&dy), In::of(&x)];
+        run(&ExpertWeightGrad::new(operands, In::of(&ids), Out::of(&mut found), [out, inner]).unwrap());
         close(&found, &expected, 2e-5);
         assert!(found[out * inner..2 * out * inner].iter().all(|&value| value == 0.0));
 
         let narrow = |v: &[f32]| v.iter().map(|&v| bf16::narrow(v)).collect::<Vec<_>>();
         let (dy, x) = (narrow(&dy), narrow(&x));
         let mut found = vec![bf16::NAN; expected.len()];
-        let operands = [input(&dy), input(&x)];
-        run(&ExpertWeightGrad::new(operands, input(&ids), output(&mut found), [out, inner]).unwrap());
+        let operands = [In::of(&dy), In::of(&x)];
+        run(&ExpertWeightGrad::new(operands, In::of(&ids), Out::of(&mut found), [out, inner]).unwrap());
         close(&found.iter().map(|v| v.to_f32()).collect::<Vec<_>>(), &expected, 1e-2);
     }
 }
@@ -115,8 +89,8 @@ fn weights_gather_the_gradients_of_their_rows() {
 fn an_expert_that_is_not_there_gives_zeros() {
     let (x, weight, ids) = ([1.0_f32, 2.0], [3.0_f32], [0, 9]);
     let mut y = [f32::NAN; 2];
-    let operands = [input(&x), input(&weight)];
-    run(&ExpertLinear::new(operands, input(&ids), output(&mut y), [1, 1], false).unwrap());
+    let operands = [In::of(&x), In::of(&weight)];
+    run(&ExpertLinear::new(operands, In::of(&ids), Out::of(&mut y), [1, 1], false).unwrap());
     assert_eq!(y, [3.0, 0.0]);
 }
 
@@ -131,9 +105,8 @@ fn routed(scores: &[f32], experts: usize, chosen: usize) -> Vec<(u32, u32)> {
 
 #[test]
 fn the_highest_scores_are_chosen_and_sorted_by_expert() {
-    let mut random = ChaCha8Rng::seed_from_u64(3);
     for (experts, chosen) in [(1, 1), (5, 2), (8, 8), (37, 6)] {
-        let scores = values(&mut random, 50 * experts);
+        let scores = noise(50 * experts, 5);
         let mut expected = Vec::new();
         for (token, row) in scores.chunks(experts).enumerate() {
             let mut order: Vec<usize> = (0..experts).collect();
