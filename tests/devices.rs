@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lazytune::adapter::{AdapterSpec, ModuleKind, TargetModules};
+use lazytune::adapter::{AdapterSpec, TargetModules};
 use lazytune::data::{Batch, Window};
 use lazytune::executor::candle::CandleDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
 use lazytune::generate::{Generator, Sampling};
 use lazytune::graph::{DType, IGNORE_TARGET, Shape, TensorType};
-use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
+use lazytune::model::{ModelSource, Trained, families, lora_b_name};
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
 use support::{Random, block_on, two_threads};
@@ -53,12 +53,8 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
             let uniform = random.tensor(TensorType::new(Shape::new(dims).unwrap(), DType::F32));
             HostTensor::f32(dims, uniform.into_f32().into_iter().map(|value| 0.2 * value).collect()).unwrap()
         };
-        let dims = |rows, columns| match layer.kind {
-            ModuleKind::Experts(count) => vec![count, rows, columns],
-            ModuleKind::Linear | ModuleKind::Embedding => vec![rows, columns],
-        };
-        values.insert(lora_a_name(&layer.path), tensor(&dims(layer.rank, layer.in_features)));
-        values.insert(lora_b_name(&layer.path), tensor(&dims(layer.out_features, layer.rank)));
+        values.insert(layer.a_name(), tensor(&layer.a_dims()));
+        values.insert(layer.b_name(), tensor(&layer.b_dims()));
     }
     let builder = StepBuilder {
         decoder: families::decoder(&source.config),

@@ -30,6 +30,23 @@ impl AdaptedLinear {
         }
     }
 
+    /// Shape of A, that of all experts where there are any.
+    pub fn a_dims(&self) -> Vec<usize> {
+        self.dims([self.rank, self.in_features])
+    }
+
+    /// Shape of B, that of all experts where there are any.
+    pub fn b_dims(&self) -> Vec<usize> {
+        self.dims([self.out_features, self.rank])
+    }
+
+    fn dims(&self, pair: [usize; 2]) -> Vec<usize> {
+        match self.kind {
+            ModuleKind::Experts(count) => vec![count, pair[0], pair[1]],
+            ModuleKind::Linear | ModuleKind::Embedding => pair.to_vec(),
+        }
+    }
+
     /// Name of DoRA's magnitude, `[out]`.
     pub fn magnitude_name(&self) -> String {
         format!("{}.lora_magnitude_vector", self.path)

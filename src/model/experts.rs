@@ -2,7 +2,7 @@
 
 use super::parameters::{Parameters, master};
 use super::spec::DecoderSpec;
-use crate::adapter::{AdaptedLinear, expert_path};
+use crate::adapter::expert_path;
 use crate::graph::{LazyTensor, RouteSide};
 
 /// A mixture of experts as numbers and names.
@@ -89,12 +89,10 @@ impl Parameters<'_> {
     ) -> LazyTensor {
         let y = x.expert_linear(&self.expert_weights(path, dims), expert_of);
         let Some((_, adapted)) = self.adapter(path) else { return y };
-        let &AdaptedLinear { rank, scale, .. } = adapted;
-        let [count, out, inner] = dims;
-        let a = self.pair_value(&adapted.a_name(), &[count, rank, inner]).cast(self.dtype);
-        let b = self.pair_value(&adapted.b_name(), &[count, out, rank]).cast(self.dtype);
+        let a = self.pair_value(&adapted.a_name(), &adapted.a_dims()).cast(self.dtype);
+        let b = self.pair_value(&adapted.b_name(), &adapted.b_dims()).cast(self.dtype);
         let low = x.expert_linear(&a, expert_of).expert_linear(&b, expert_of);
-        y.plus(&low.affine(scale, 0.0))
+        y.plus(&low.affine(adapted.scale, 0.0))
     }
 
     /// The matrices of all experts, [experts, out, in]: one frozen weight, or those of each expert where they are trained.

@@ -11,6 +11,7 @@ pub(super) const WIDTH: &[&str] = &["moe_intermediate_size"];
 
 /// Experts and widths beyond these are damage, not models.
 const MOST_EXPERTS: usize = 1 << 12;
+const MOST_IN_ALL_LAYERS: usize = 1 << 18;
 const MOST_WIDTH: usize = 1 << 22;
 
 /// A field that must be there, by the first of its names that is.
@@ -37,6 +38,10 @@ pub(super) fn set(spec: &mut DecoderSpec, experts: ExpertSpec) -> Result<()> {
     }
     if !(1..=experts.count).contains(&experts.chosen) {
         return Err(Error::data(format!("a token goes to {} of {} experts", experts.chosen, experts.count)));
+    }
+    let layers = experts.layers.iter().filter(|sparse| **sparse).count();
+    if experts.count * layers > MOST_IN_ALL_LAYERS {
+        return Err(Error::data(format!("there are {} experts in {layers} layers", experts.count)));
     }
     // A model without any layer of experts is an ordinary one.
     spec.experts = Some(experts).filter(|experts| experts.layers.contains(&true));

@@ -148,7 +148,7 @@ fn a_rope_table_of_llama_3_is_recognized() {
 fn what_is_not_supported_is_refused_by_name() {
     let text = |text: &str| Value::String(text.into());
     assert!(set("general.architecture", text("mamba")).contains("mamba is not supported"));
-    assert!(set("llama.expert_count", Value::U32(8)).contains("llama.expert_count"));
+    assert!(set("llama.expert_count", Value::U32(8)).contains("num_experts_per_tok is missing"));
     assert!(set("llama.rope.scaling.type", text("longrope")).contains("rope scaling longrope"));
     assert!(set("llama.rope.scaling.type", text("yarn")).contains("original_context_length"));
     assert!(set("llama.attention.sliding_window", Value::U32(8)).contains("sliding_window is set"));
