@@ -10,10 +10,9 @@ use crate::kernels::experts::{ExpertLinear, ExpertWeightGrad, Route, RouteSpec};
 use crate::kernels::matmul::{Grouped, MatMul};
 use crate::kernels::number::Number;
 
-pub(super) fn build<E: Pod + Number>(at: &Binding<'_>) -> Result<Box<dyn Kernel>>
+pub(super) fn build<E: Pod + Number + 'static>(at: &Binding<'_>) -> Result<Box<dyn Kernel>>
 where
     MatMul<E>: Grouped,
-    E: 'static,
 {
     let (first, y) = (at.input(0)?, at.output(0)?);
     let width = first.tensor.shape.last();

@@ -7,6 +7,8 @@
 mod product;
 mod route;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;
 mod weight_gradient;
 

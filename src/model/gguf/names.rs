@@ -22,7 +22,7 @@ const LAYER: [(&str, &str); 13] = [
 const WHOLE: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-/// Of layers with experts: GGUF's name, Hugging Face's names for gate, up and down by their place.
+/// GGUF's names of the gate, up and down projections of all experts of a layer, [experts, out, in].
 const EXPERTS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
 /// `blk.3.ffn_up_exps.weight` -> `model.layers.3.mlp.experts.*.up_proj.weight`, or the router's name; `None` for a tensor
