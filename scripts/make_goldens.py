@@ -36,6 +36,7 @@ import math
 import shutil
 from pathlib import Path
 
+import golden_experts as experts
 import gguf
 import numpy
 import peft
@@ -222,6 +223,29 @@ CASES |= {
 }
 
 
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+CASES |= {
+    # The weights of the chosen experts sum to 1; some experts get no token.
+    "qwen3_moe": family(
+        22, "qwen3_moe", "Qwen3MoeForCausalLM", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12,
+        norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[], router_aux_loss_coef=0.001,
+        lora={"r": 2, "lora_alpha": 5, "target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]},
+    ),
+    # The first layer has no experts; the weights of the chosen are probabilities.
+    "qwen3_moe_mixed": family(
+        23, "qwen3_moe", "Qwen3MoeForCausalLM", num_experts=5, num_experts_per_tok=3, moe_intermediate_size=7,
+        norm_topk_prob=False, decoder_sparse_step=1, mlp_only_layers=[0], attention_bias=True,
+        lora={"r": 3, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]},
+    ),
+    "mixtral": family(
+        24, "mixtral", "MixtralForCausalLM", num_local_experts=4, num_experts_per_tok=2, intermediate_size=20,
+        hidden_size=32,
+        lora={"r": 2, "lora_alpha": 3, "target_modules": [*ATTENTION, "w1", "w2", "w3"]},
+    ),
+}
+
+
 def float64_norm(self, hidden):
     """RMSNorm in the input's own precision; transformers' class falls back to float32."""
     variance = hidden.pow(2).mean(-1, keepdim=True)
@@ -241,6 +265,8 @@ def keep_float64():
         norms = [cls for key, cls in vars(module).items() if key.endswith("RMSNorm")]
         for norm in norms:
             norm.forward = float64_norm_from_one if name.startswith("gemma") else float64_norm
+    # Its router computes in float32.
+    torch.Tensor.float = lambda tensor: tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
     softmax = torch.nn.functional.softmax
     torch.nn.functional.softmax = lambda x, dim=None, dtype=None: softmax(x, dim=dim)
 
@@ -269,16 +295,18 @@ def write_base(folder, case, generator):
     read = loaded.rope_parameters.get("full_attention", loaded.rope_parameters)
     assert read["rope_theta"] == theta, "transformers read another rope_theta"
     tensors = {}
-    for name, weight in AutoModelForCausalLM.from_config(loaded).state_dict().items():
-        noise = torch.randn(weight.shape, generator=generator)
-        if name.endswith("bias") or (weight.ndim == 1 and config["model_type"].startswith("gemma")):
+    state = AutoModelForCausalLM.from_config(loaded).state_dict()
+    shapes = ((name, weight.shape) for name, weight in state.items())
+    for name, shape in experts.checkpoint_shapes(config, state) if experts.has_experts(config) else shapes:
+        noise = torch.randn(shape, generator=generator)
+        if name.endswith("bias") or (len(shape) == 1 and config["model_type"].startswith("gemma")):
             tensors[name] = 0.2 * noise
-        elif weight.ndim == 1:
+        elif len(shape) == 1:
             tensors[name] = 1.0 + 0.2 * noise
         elif "embed_tokens" in name:
             tensors[name] = 0.5 * noise
         else:
-            tensors[name] = 0.6 * noise / math.sqrt(weight.shape[1])
+            tensors[name] = 0.6 * noise / math.sqrt(shape[1])
     if loaded.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -349,10 +377,10 @@ def padded(rows):
 # llama.cpp's names of families; files of Llama itself are made in the unit tests.
 GGUF_NAMES = {
     "qwen2": "qwen2", "qwen3": "qwen3", "smollm3": "smollm3", "granite": "granite", "olmo2": "olmo2",
-    "phi3": "phi3", "gemma2": "gemma2", "gemma3_text": "gemma3",
+    "phi3": "phi3", "gemma2": "gemma2", "gemma3_text": "gemma3", "qwen3_moe": "qwen3moe", "mixtral": "llama",
 }
 # Families that rotate neighbouring pairs in llama.cpp: its converter interleaves the halves of each head.
-INTERLEAVED = ["smollm3", "granite"]
+INTERLEAVED = ["smollm3", "granite", "mixtral"]
 
 
 def interleaved(weight, heads):
@@ -372,7 +400,7 @@ def write_gguf(path, config, tensors):
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if kind in ("qwen3", "gemma2", "gemma3_text"):
+    if kind in ("qwen3", "gemma2", "gemma3_text", "qwen3_moe"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     if kind != "gemma2":
@@ -380,6 +408,11 @@ def write_gguf(path, config, tensors):
     add_peculiarities(writer, config)
     add_tokenizer(writer, config["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[GGUF_NAMES[kind].upper()], layers)
+    of_experts = {}
+    if experts.has_experts(config):
+        tensors, of_experts = experts.stacked(config, tensors)
+    for name, weight in of_experts.items():
+        writer.add_tensor(name, numpy.ascontiguousarray(weight.numpy()))
     for name, weight in tensors.items():
         values = weight.numpy()
         if kind in INTERLEAVED and ("q_proj" in name or "k_proj" in name):
@@ -408,6 +441,12 @@ def add_peculiarities(writer, config):
     elif kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if experts.has_experts(config):
+        count, width = experts.experts_of(config)
+        writer.add_expert_count(count)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        if config["model_type"] == "qwen3_moe":
+            writer.add_expert_feed_forward_length(width)
     if config["model_type"] == "granite":
         writer.add_attention_scale(config["attention_multiplier"])
         writer.add_embedding_scale(config["embedding_multiplier"])
@@ -442,17 +481,23 @@ def add_tokenizer(writer, size):
 # --- Expectations --------------------------------------------------------------------------------
 
 
+# The implementation that computes in the model's own precision.
+EXPERTS = {name: {"experts_implementation": "eager"} for name in experts.LAYOUTS}
+
+
 def load_model(folder, case, dtype):
     config = AutoConfig.from_pretrained(folder / "base")
     # Only this implementation has soft caps.
     attention = "eager" if config.model_type == "gemma2" else "sdpa"
     model = AutoModelForCausalLM.from_pretrained(
-        folder / "base", dtype=torch.float32, attn_implementation=attention
+        folder / "base", dtype=torch.float32, attn_implementation=attention, **EXPERTS.get(config.model_type, {})
     )
     model = with_more_tokens(model, case)
     if (folder / "adapter").exists():
         model = peft.PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
-    return model.to(dtype).train()
+    model = model.to(dtype).train()
+    experts.keep_blocks(json.loads((folder / "base/config.json").read_text()), trained(model))
+    return model
 
 
 def trained(model):
@@ -481,6 +526,13 @@ def optimizer_for(weights, decay_norms):
     )
 
 
+def by_key(folder, kind, tensors):
+    """Named as in expected.safetensors, those of each expert by themselves."""
+    config = json.loads((folder / "base/config.json").read_text())
+    each = (part for key, tensor in tensors.items() for part in experts.by_expert(config, key, tensor))
+    return {f"{kind}.{key}": tensor for key, tensor in each}
+
+
 def train(folder, case, batch, dtype, decay_norms=True):
     """Tensors as expected.safetensors names them."""
     model = load_model(folder, case, dtype)
@@ -494,12 +546,12 @@ def train(folder, case, batch, dtype, decay_norms=True):
         loss.backward()
         if step == 0:
             out = {"logits": logits.detach().clone(), "loss": loss.detach().reshape(1)}
-            out |= {f"grad.{key}": weight.grad.clone() for key, weight in weights.items()}
+            out |= by_key(folder, "grad", {key: weight.grad.clone() for key, weight in weights.items()})
         norm = torch.nn.utils.clip_grad_norm_(list(weights.values()), STEP["max_grad_norm"])
         optimizer.step()
         losses.append(loss.item())
         norms.append(norm.item())
-    out |= {f"after.{key}": weight.detach() for key, weight in weights.items()}
+    out |= by_key(folder, "after", {key: weight.detach() for key, weight in weights.items()})
     out["losses"] = torch.tensor(losses, dtype=torch.float64)
     out["grad_norms"] = torch.tensor(norms, dtype=torch.float64)
     return out
@@ -517,9 +569,14 @@ def make_case(folder, case):
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(case["seed"])
     config, tensors = write_base(folder / "base", case, generator)
-    if config["model_type"] in GGUF_NAMES and not config.get("use_sliding_window"):
+    known = config["model_type"] in GGUF_NAMES and not config.get("use_sliding_window")
+    # llama.cpp's files of Qwen 3 have experts in every layer.
+    if known and not config.get("mlp_only_layers"):
         write_gguf(folder / "base.gguf", config, tensors)
-    if "lora" in case:
+    if "lora" in case and experts.has_experts(config):
+        (folder / "adapter").mkdir()
+        experts.write_adapter(folder / "adapter", folder / "base", config, case["lora"], generator)
+    elif "lora" in case:
         write_adapter(folder / "adapter", folder / "base", case, generator)
     rows = make_rows(case, generator)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

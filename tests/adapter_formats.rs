@@ -17,7 +17,7 @@ fn modules() -> Vec<LinearModule> {
         .flat_map(|layer| {
             [("self_attn.q_proj", 6, 8), ("mlp.down_proj", 10, 6)].map(|(name, in_features, out_features)| {
                 let path = format!("model.layers.{layer}.{name}");
-                LinearModule { path, layer: Some(layer), in_features, out_features }
+                LinearModule { path, layer: Some(layer), in_features, out_features, experts: None }
             })
         })
         .collect()

@@ -242,6 +242,13 @@ fn models_and_adapters_are_inspected() {
     assert_eq!(model["rope"], "theta 1000, linear, factor 2");
     let same = inspect("gemma3/base.gguf");
     assert_eq!((&same["parameters"], &same["tied_head"]), (&model["parameters"], &model["tied_head"]));
+    for base in ["qwen3_moe/base", "qwen3_moe/base.gguf"] {
+        let model = inspect(base);
+        assert_eq!(model["experts"], "2 of 6 for a token, 12 features each, in 2 of 2 layers");
+        assert_eq!(model["parameters"], 17960);
+    }
+    let adapter = inspect("mixtral/adapter");
+    assert_eq!((&adapter["adapted_modules"][4], &adapter["tensors"]), (&"w1".into(), &64.into()));
     let adapter = inspect("phi3/adapter");
     assert_eq!((&adapter["rank"], &adapter["layers"]), (&3.into(), &2.into()));
     assert_eq!(adapter["adapted_modules"][1], "gate_up_proj");

@@ -14,12 +14,13 @@ use lazytune::executor::candle::CandleDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
 use lazytune::generate::{Generator, Sampling};
 use lazytune::graph::{DType, IGNORE_TARGET, Shape, TensorType};
-use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
+use lazytune::model::{ModelSource, Trained, families, lora_b_name};
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
 use support::{Random, block_on, two_threads};
 
 const BASE: &str = "tests/goldens/untied_odd/base";
+const EXPERTS: &str = "tests/goldens/qwen3_moe_mixed/base";
 const SCHEDULE: Schedule =
     Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
 
@@ -53,8 +54,8 @@ fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
             let uniform = random.tensor(TensorType::new(Shape::new(dims).unwrap(), DType::F32));
             HostTensor::f32(dims, uniform.into_f32().into_iter().map(|value| 0.2 * value).collect()).unwrap()
         };
-        values.insert(lora_a_name(&layer.path), tensor(&[layer.rank, layer.in_features]));
-        values.insert(lora_b_name(&layer.path), tensor(&[layer.out_features, layer.rank]));
+        values.insert(layer.a_name(), tensor(&layer.a_dims()));
+        values.insert(layer.b_name(), tensor(&layer.b_dims()));
     }
     let builder = StepBuilder {
         decoder: families::decoder(&source.config),
@@ -72,11 +73,11 @@ fn window() -> Window {
     let batch = Batch {
         rows: 2,
         sequence: 8,
-        input_ids: (0..tokens).map(|i| i * 7 % 59).collect(),
+        input_ids: (0..tokens).map(|i| i * 7 % 53).collect(),
         positions: (0..tokens).map(|i| i % 8).collect(),
         segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
         targets: (0..tokens)
-            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 })
+            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 53 })
             .collect(),
         supervised_tokens: 8,
         tokens: 13,
@@ -109,8 +110,13 @@ async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphE
 
 /// Losses and gradient norms of five steps.
 fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
-    let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
+    losses_of(BASE, device, dropout, None)
+}
+
+fn losses_of(base: &str, device: Box<dyn Device>, dropout: f64, memory_budget: Option<u64>) -> Vec<[f64; 2]> {
+    let source = Arc::new(ModelSource::open_folder(Path::new(base)).unwrap());
     let (builder, values) = builder(&source, dropout);
+    let builder = StepBuilder { memory_budget, ..builder };
     block_on(async {
         let executor = open(device, &source).await;
         let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values).await.unwrap();
@@ -137,6 +143,19 @@ fn candle_and_plain_operations_agree_with_the_fused_kernels() {
         assert_close(&losses(cpu(CpuOptions { fused_kernels: false, ..two_threads() }), dropout), &fused);
         assert_close(&losses(cpu(CpuOptions { fuse: false, ..two_threads() }), dropout), &fused);
     }
+}
+
+#[test]
+fn every_device_trains_experts() {
+    let with = |options| losses_of(EXPERTS, cpu(options), 0.0, None);
+    let fused = with(two_threads());
+    assert_close(&losses_of(EXPERTS, candle(), 0.0, None), &fused);
+    assert_close(&with(CpuOptions { fused_kernels: false, ..two_threads() }), &fused);
+    for threads in [1, 3] {
+        assert_eq!(with(CpuOptions { threads, ..two_threads() }), fused);
+    }
+    assert_eq!(with(CpuOptions { rematerialize: false, ..two_threads() }), fused);
+    assert_eq!(losses_of(EXPERTS, cpu(two_threads()), 0.0, Some(1)), fused, "routed otherwise a second time");
 }
 
 #[test]

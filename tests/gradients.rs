@@ -65,12 +65,13 @@ fn samples(operation: &Operation) -> Vec<Sample> {
     let one = |operation: Operation, inputs: Vec<Input>| vec![Sample { operation, inputs, output: 0 }];
     match operation {
         Op::Input(_) | Op::Frozen(_) | Op::State(_) | Op::Constant(_) | Op::RopeTable(_) => vec![],
-        Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::DropoutMask { .. } => vec![],
+        Op::AttentionMask { .. } | Op::CacheMask { .. } | Op::DropoutMask { .. } | Op::Route { .. } => vec![],
         Op::RmsNormGrad { .. }
         | Op::AttentionGrad(_)
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
-        | Op::GeGluGrad => vec![],
+        | Op::GeGluGrad
+        | Op::ExpertWeightGrad { .. } => vec![],
         Op::ProjectedCrossEntropyGrad { .. } | Op::ProjectedCrossEntropyWeightGrad { .. } => vec![],
         Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack | Op::PackedEmbedding | Op::Output(_) => {
             vec![]
@@ -127,6 +128,11 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         Op::AddBias => one(Op::AddBias, vec![Any(vec![3, 4]), Any(vec![4])]),
         Op::SwiGlu | Op::GeGlu => one(operation.clone(), vec![Any(vec![3, 4]), Any(vec![3, 4])]),
         Op::Linear { .. } => linear_samples(),
+        // The second expert has no rows.
+        Op::ExpertLinear { transpose_weight } => {
+            let weight = if *transpose_weight { vec![3, 4, 5] } else { vec![3, 5, 4] };
+            one(operation.clone(), vec![Any(vec![6, 4]), Any(weight), Ids(vec![0, 0, 2, 2, 2, 2])])
+        }
         Op::ProjectedCrossEntropy { .. } => {
             let inputs = vec![Any(vec![4, 3]), Any(vec![7, 3]), Ids(vec![6, IGNORE, 0, 2])];
             one(operation.clone(), inputs)
@@ -185,6 +191,8 @@ fn every_operation() -> Vec<Operation> {
         Op::SwiGlu,
         Op::GeGlu,
         linear(false, None, false),
+        Op::ExpertLinear { transpose_weight: false },
+        Op::ExpertLinear { transpose_weight: true },
         Op::ProjectedCrossEntropy { soft_cap: None },
         Op::ProjectedCrossEntropy { soft_cap: Some(Scalar(0.8)) },
         Op::SumOfSquares,
@@ -305,7 +313,7 @@ fn every_derivative_is_the_derivative() {
         assert!(error < 1e-5, "{:?}: derivative error {error:e} in f32", sample.operation);
         tried += 1;
     }
-    assert_eq!(tried, 50, "samples were lost or added: adjust the count on purpose");
+    assert_eq!(tried, 52, "samples were lost or added: adjust the count on purpose");
 }
 
 fn derivatives(case: &Case, plain: bool) -> Vec<f64> {

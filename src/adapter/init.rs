@@ -45,7 +45,7 @@ pub fn initial_magnitude(weight: &[f32], kind: ModuleKind, out_features: usize) 
     let in_features = weight.len() / out_features.max(1);
     for (index, &value) in weight.iter().enumerate() {
         let feature = match kind {
-            ModuleKind::Linear => index / in_features,
+            ModuleKind::Linear | ModuleKind::Experts(_) => index / in_features,
             ModuleKind::Embedding => index % out_features,
         };
         squares[feature] += f64::from(value) * f64::from(value);

@@ -8,10 +8,10 @@ const SHORTEST: f64 = 1e-15;
 /// Adds `scale * B x A` to `weight` (`[out, in]`, of the token table `[in, out]`); with DoRA, then gives each output
 /// feature the length that its magnitude says.
 ///
-/// Costs 2 * out * in * rank operations. The pair's sizes must fit the weight, which reading an adapter checks.
+/// Of a layer of experts, the weight and the pair are those of one expert. Costs 2 * out * in * rank operations. The pair's sizes must fit the weight, which reading an adapter checks.
 pub fn merge_into(weight: &mut [f32], module: &AdaptedLinear, pair: &LoraPair) {
     match module.kind {
-        ModuleKind::Linear => merge_linear(weight, pair, module.scale),
+        ModuleKind::Linear | ModuleKind::Experts(_) => merge_linear(weight, pair, module.scale),
         ModuleKind::Embedding => merge_embedding(weight, pair, module.scale),
     }
 }

@@ -1,6 +1,7 @@
 //! Adapters: which modules they train ([`spec`], `saved`), how they start ([`init`]), how they are stored ([`peft`])
 //! and how they are folded into a model ([`merge`]).
 
+mod experts;
 mod grown;
 pub mod init;
 pub mod merge;
@@ -15,7 +16,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
-pub use modules::{LinearModule, ModuleKind};
+pub use modules::{LinearModule, ModuleKind, expert_path};
 pub use names::{lora_a_name, lora_b_name};
 pub use spec::{AdaptedLinear, AdapterSpec, TargetModules};
 pub use tokens::{TOKEN_TABLES, TokenRows, token_rows_name};
@@ -45,7 +46,7 @@ impl Adaptation {
     /// only what lies above them is.
     pub fn lowest_layer(&self, layers: usize) -> usize {
         let of_pair = |module: &AdaptedLinear| match module.kind {
-            ModuleKind::Linear => module.layer.unwrap_or(layers),
+            ModuleKind::Linear | ModuleKind::Experts(_) => module.layer.unwrap_or(layers),
             ModuleKind::Embedding => 0,
         };
         let pairs = self.pairs.values().map(of_pair);
@@ -67,7 +68,8 @@ impl Adaptation {
     pub fn parameters(&self) -> usize {
         let of_pair = |module: &AdaptedLinear| {
             let magnitude = if module.dora { module.out_features } else { 0 };
-            module.rank * (module.in_features + module.out_features) + magnitude
+            let pairs = if let ModuleKind::Experts(count) = module.kind { count } else { 1 };
+            pairs * module.rank * (module.in_features + module.out_features) + magnitude
         };
         let saved: usize = self.saved.values().map(|shape| shape.iter().product::<usize>()).sum();
         let rows: usize = self.tokens.values().map(|rows| rows.ids.len() * rows.width).sum();
@@ -84,6 +86,7 @@ impl AdapterSpec {
         let saved = self.saved_weights(weights)?;
         let pairs = self.resolve(modules)?.into_iter().map(|module| (module.path.clone(), module)).collect();
         saved::refuse_both(&pairs, &saved)?;
+        experts::refuse_saved(modules, &saved)?;
         let tokens = self.token_rows(weights)?;
         match tokens.keys().find(|name| {
             saved.contains_key(*name) || pairs.contains_key(name.trim_end_matches(".weight"))
@@ -103,9 +106,9 @@ pub struct LoraPair {
     pub rank: usize,
     pub in_features: usize,
     pub out_features: usize,
-    /// `[rank, in_features]`, row-major.
+    /// `[rank, in_features]`, row-major; those of all experts one after another.
     pub a: Vec<f32>,
-    /// `[out_features, rank]`, row-major.
+    /// `[out_features, rank]`, row-major; those of all experts one after another.
     pub b: Vec<f32>,
     /// DoRA's length of each output feature's weights, `[out_features]`.
     pub magnitude: Option<Vec<f32>>,
@@ -119,6 +122,11 @@ impl LoraPair {
         let (a, b) = match module.kind {
             ModuleKind::Linear => {
                 (init::initial_a(seed, &module.path, rank, in_features), vec![0.0; out_features * rank])
+            }
+            ModuleKind::Experts(count) => {
+                let of_expert =
+                    |expert| init::initial_a(seed, &expert_path(&module.path, expert), rank, in_features);
+                ((0..count).flat_map(of_expert).collect(), vec![0.0; count * out_features * rank])
             }
             ModuleKind::Embedding => {
                 (vec![0.0; rank * in_features], init::normal(seed, &module.b_name(), out_features * rank))

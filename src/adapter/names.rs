@@ -17,7 +17,7 @@ impl AdaptedLinear {
     /// Name of A, [rank, in].
     pub fn a_name(&self) -> String {
         match self.kind {
-            ModuleKind::Linear => lora_a_name(&self.path),
+            ModuleKind::Linear | ModuleKind::Experts(_) => lora_a_name(&self.path),
             ModuleKind::Embedding => format!("{}.lora_embedding_A", self.path),
         }
     }
@@ -25,8 +25,25 @@ impl AdaptedLinear {
     /// Name of B, [out, rank].
     pub fn b_name(&self) -> String {
         match self.kind {
-            ModuleKind::Linear => lora_b_name(&self.path),
+            ModuleKind::Linear | ModuleKind::Experts(_) => lora_b_name(&self.path),
             ModuleKind::Embedding => format!("{}.lora_embedding_B", self.path),
+        }
+    }
+
+    /// Shape of A, that of all experts where there are any.
+    pub fn a_dims(&self) -> Vec<usize> {
+        self.dims([self.rank, self.in_features])
+    }
+
+    /// Shape of B, that of all experts where there are any.
+    pub fn b_dims(&self) -> Vec<usize> {
+        self.dims([self.out_features, self.rank])
+    }
+
+    fn dims(&self, pair: [usize; 2]) -> Vec<usize> {
+        match self.kind {
+            ModuleKind::Experts(count) => vec![count, pair[0], pair[1]],
+            ModuleKind::Linear | ModuleKind::Embedding => pair.to_vec(),
         }
     }
 

@@ -73,8 +73,10 @@ fn write_weights(path: &Path, layers: &[AdaptedLinear], weights: &AdapterWeights
             .pairs
             .get(&layer.path)
             .ok_or_else(|| Error::internal(format!("{} has no pair", layer.path)))?;
-        tensors.push((key(&layer.a_name()), vec![pair.rank, pair.in_features], &pair.a));
-        tensors.push((key(&layer.b_name()), vec![pair.out_features, pair.rank], &pair.b));
+        for (at, a, b) in pairs_of(layer, pair) {
+            tensors.push((key(&at.a_name()), vec![pair.rank, pair.in_features], a));
+            tensors.push((key(&at.b_name()), vec![pair.out_features, pair.rank], b));
+        }
         if let Some(magnitude) = &pair.magnitude {
             tensors.push((key(&layer.magnitude_name()), vec![pair.out_features], magnitude));
         }
@@ -90,6 +92,19 @@ fn write_weights(path: &Path, layers: &[AdaptedLinear], weights: &AdapterWeights
         writer.write(name, values)?;
     }
     writer.finish()
+}
+
+/// Each layer that is stored by itself, with its A and B: all experts of a layer of experts.
+fn pairs_of<'a>(
+    layer: &AdaptedLinear,
+    pair: &'a LoraPair,
+) -> impl Iterator<Item = (AdaptedLinear, &'a [f32], &'a [f32])> {
+    let (of_a, of_b) = (pair.rank * pair.in_features, pair.out_features * pair.rank);
+    layer
+        .stored()
+        .into_iter()
+        .zip(pair.a.chunks(of_a.max(1)).zip(pair.b.chunks(of_b.max(1))))
+        .map(|(layer, (a, b))| (layer, a, b))
 }
 
 /// The key of an adapter's tensor in the file.
@@ -156,8 +171,11 @@ struct AdapterFile {
 impl AdapterFile {
     fn pair(&mut self, layer: &AdaptedLinear) -> Result<LoraPair> {
         let &AdaptedLinear { rank, in_features, out_features, .. } = layer;
-        let a = self.values(&layer.a_name(), &[rank, in_features])?;
-        let b = self.values(&layer.b_name(), &[out_features, rank])?;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for stored in layer.stored() {
+            a.extend(self.values(&stored.a_name(), &[rank, in_features])?);
+            b.extend(self.values(&stored.b_name(), &[out_features, rank])?);
+        }
         let magnitude =
             layer.dora.then(|| self.values(&layer.magnitude_name(), &[out_features])).transpose()?;
         Ok(LoraPair { rank, in_features, out_features, a, b, magnitude })

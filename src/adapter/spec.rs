@@ -87,6 +87,7 @@ impl AdapterSpec {
                 dora: self.use_dora,
             });
         }
+        self.check_experts(modules, &adapted)?;
         if adapted.is_empty() { Err(self.nothing_matched(modules)) } else { Ok(adapted) }
     }
 
@@ -137,7 +138,7 @@ impl AdaptedLinear {
     /// Shape of the module's own weight.
     pub fn weight_dims(&self) -> [usize; 2] {
         match self.kind {
-            ModuleKind::Linear => [self.out_features, self.in_features],
+            ModuleKind::Linear | ModuleKind::Experts(_) => [self.out_features, self.in_features],
             ModuleKind::Embedding => [self.in_features, self.out_features],
         }
     }

@@ -7,10 +7,22 @@ fn model() -> Vec<LinearModule> {
     for layer in 0..12 {
         for name in ["self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"] {
             let path = format!("model.layers.{layer}.{name}");
-            modules.push(LinearModule { path, layer: Some(layer), in_features: 8, out_features: 4 });
+            modules.push(LinearModule {
+                path,
+                layer: Some(layer),
+                in_features: 8,
+                out_features: 4,
+                experts: None,
+            });
         }
     }
-    modules.push(LinearModule { path: "lm_head".into(), layer: None, in_features: 8, out_features: 100 });
+    modules.push(LinearModule {
+        path: "lm_head".into(),
+        layer: None,
+        in_features: 8,
+        out_features: 100,
+        experts: None,
+    });
     modules
 }
 

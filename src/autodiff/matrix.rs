@@ -62,3 +62,20 @@ pub(super) fn linear(
     }
     gradients
 }
+
+/// y = x W[expert]^T in each row: dx = dy W[expert], and for a trained weight dW[e] = dy^T x over the rows of e.
+pub(super) fn expert_linear(
+    inputs: &[&LazyTensor],
+    dy: &LazyTensor,
+    transpose_weight: bool,
+    wanted: &[bool],
+) -> Vec<Option<LazyTensor>> {
+    let (x, weight, ids) = (inputs[0], inputs[1], inputs[2]);
+    let back = Operation::ExpertLinear { transpose_weight: !transpose_weight };
+    let of_weight = Operation::ExpertWeightGrad { experts: weight.dims()[0] };
+    let dweight = || {
+        let (out, inner) = if transpose_weight { (x, dy) } else { (dy, x) };
+        out.then(of_weight, &[inner, ids])
+    };
+    vec![wanted[0].then(|| dy.then(back, &[weight, ids])), wanted[1].then(dweight), None]
+}

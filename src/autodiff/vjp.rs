@@ -1,6 +1,6 @@
 //! Vector-Jacobian products: one arm for every operation, no wildcard.
 
-use super::matrix::{linear, matmul};
+use super::matrix::{expert_linear, linear, matmul};
 use super::plain::{binary, broadcast, concat, inverse_permutation, slice, unary};
 use crate::error::{Error, Result};
 use crate::graph::{Binary, LazyTensor, Operation, Reduction};
@@ -29,6 +29,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         Op::AttentionMask { .. }
         | Op::CacheMask { .. }
         | Op::DropoutMask { .. }
+        | Op::Route { .. }
         | Op::Detach
         | Op::Binary(Binary::Equal) => {
             vec![None; at.inputs.len()]
@@ -69,12 +70,14 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::SwiGlu
         | Op::GeGlu
         | Op::Linear { .. }
+        | Op::ExpertLinear { .. }
         | Op::ProjectedCrossEntropy { .. } => fused(at, x, &dy)?,
         Op::RmsNormGrad { .. }
         | Op::AttentionGrad(_)
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
         | Op::GeGluGrad
+        | Op::ExpertWeightGrad { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }
         | Op::AdamW(_)
@@ -121,6 +124,7 @@ fn fused(at: &Application<'_>, x: &LazyTensor, dy: &LazyTensor) -> Result<Vec<Op
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(at.inputs, dy, *transpose_weight, *low_rank, *residual, at.wanted)
         }
+        Op::ExpertLinear { transpose_weight } => expert_linear(at.inputs, dy, *transpose_weight, at.wanted),
         Op::ProjectedCrossEntropy { soft_cap } => {
             let (soft_cap, [weight, targets]) = (*soft_cap, [at.inputs[1], at.inputs[2]]);
             let grad = x.then(Op::ProjectedCrossEntropyGrad { soft_cap }, &[weight, targets, dy]);

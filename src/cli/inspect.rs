@@ -68,6 +68,7 @@ fn model(path: &Path) -> Result<Facts> {
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
+        "experts": experts(decoder),
         "attention_heads": config.num_attention_heads,
         "key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
@@ -102,6 +103,19 @@ fn rope(config: &ModelConfig) -> String {
             format!("theta {theta}, longrope beyond {} tokens", long.original_max_position_embeddings)
         }
     }
+}
+
+/// How many experts there are, and where.
+fn experts(decoder: &DecoderSpec) -> Value {
+    let Some(experts) = &decoder.experts else { return Value::Null };
+    let layers = experts.layers.iter().filter(|has| **has).count();
+    json!(format!(
+        "{} of {} for a token, {} features each, in {layers} of {} layers",
+        experts.chosen,
+        experts.count,
+        experts.intermediate,
+        decoder.layers()
+    ))
 }
 
 /// The window and how many layers have it.

@@ -52,10 +52,13 @@ fn merge_tensor(adapter: &Adapter, name: &str, values: &mut [f32]) {
             values[id * rows.width..][..rows.width].copy_from_slice(row);
         }
     }
-    let layer = adapter.layers.iter().find(|layer| name.strip_suffix(".weight") == Some(&layer.path));
-    if let Some(layer) = layer
-        && let Some(pair) = adapter.weights.pairs.get(&layer.path)
-    {
-        merge_into(values, layer, pair);
+    let Some(path) = name.strip_suffix(".weight") else { return };
+    for layer in &adapter.layers {
+        let Some(pair) = adapter.weights.pairs.get(&layer.path) else { continue };
+        if layer.path == path {
+            merge_into(values, layer, pair);
+        } else if let Some(expert) = layer.expert_at(path) {
+            merge_into(values, layer, &pair.of_expert(expert));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The lazy computation graph: nodes, shapes and the handles that build them.
 
 mod computation_graph;
+mod experts;
 mod frozen;
 mod fused;
 mod lazy_tensor;
@@ -16,6 +17,6 @@ pub use lazy_tensor::LazyTensor;
 pub use node::{GraphNode, NodeId};
 pub use operation::{
     AdamWSpec, AttentionSpec, Binary, IGNORE_TARGET, LowRank, Operation, Reduction, RopeTable, RopeTableKind,
-    Unary,
+    RouteSide, Unary,
 };
 pub use tensor_type::{DType, MAX_RANK, Scalar, Shape, TensorType};

@@ -84,6 +84,13 @@ pub struct AdamWSpec {
     pub weight_decay: Scalar,
 }
 
+/// What a `Route` tells of its pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteSide {
+    Tokens,
+    Experts,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Operation {
     // Leaves.
@@ -222,6 +229,22 @@ pub enum Operation {
     /// (hidden, weight, targets, dloss, log-sum-exp) -> dweight [vocab, d].
     ProjectedCrossEntropyWeightGrad {
         soft_cap: Option<Scalar>,
+    },
+    /// (scores [n, experts]) -> u32 `[n * chosen]`: one side of the pairs of each token and its `chosen` highest-scored
+    /// experts. Pairs are sorted by expert, then by token; among equal scores the first expert is chosen.
+    Route {
+        chosen: usize,
+        side: RouteSide,
+    },
+    /// (x [n, in], weight [experts, out, in], expert of each row u32 `[n]`, ascending) -> [n, out]: `x weight[expert]^T`, or
+    /// weight [experts, in, out] where `transpose_weight`: a gradient's way back.
+    ExpertLinear {
+        transpose_weight: bool,
+    },
+    /// (dy [n, out], x [n, in], expert of each row u32 `[n]`, ascending) -> [experts, out, in]: for each expert the sum over
+    /// its rows of dy^T x.
+    ExpertWeightGrad {
+        experts: usize,
     },
     /// (any number of tensors) -> f32 `[1]`: the sum of the squares of all elements.
     SumOfSquares,

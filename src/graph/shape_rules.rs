@@ -1,5 +1,6 @@
 //! Output types from input types, one rule an operation; the only place that decides whether operands fit.
 
+use super::experts;
 use super::operation::{AttentionSpec, LowRank, Operation};
 use super::tensor_type::{DType, MAX_RANK, Shape, TensorType};
 use crate::error::{Error, Result};
@@ -118,6 +119,13 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
             same(&[per_token(&hidden, &weight, &targets)?, dloss, log_sum_exp])?;
             Ok(vec![weight])
         }
+        Op::Route { chosen, .. } => experts::route(arity(inputs)?, *chosen).map(|t| vec![t]),
+        Op::ExpertLinear { transpose_weight } => {
+            experts::linear(arity(inputs)?, *transpose_weight).map(|t| vec![t])
+        }
+        Op::ExpertWeightGrad { experts } => {
+            experts::weight_gradient(arity(inputs)?, *experts).map(|t| vec![t])
+        }
         Op::SumOfSquares => {
             let first = inputs.first().ok_or_else(|| Error::shape("needs at least one input"))?;
             Ok(vec![TensorType::new(Shape::new(&[1])?, statistics(first.dtype))])
@@ -143,11 +151,11 @@ fn statistics(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
-fn arity<const N: usize>(inputs: &[TensorType]) -> Result<[TensorType; N]> {
+pub(super) fn arity<const N: usize>(inputs: &[TensorType]) -> Result<[TensorType; N]> {
     inputs.try_into().map_err(|_| Error::shape(format!("takes {N} inputs, not {}", inputs.len())))
 }
 
-fn require(condition: bool, otherwise: &str) -> Result<()> {
+pub(super) fn require(condition: bool, otherwise: &str) -> Result<()> {
     if condition { Ok(()) } else { Err(Error::shape(otherwise)) }
 }
 
@@ -156,17 +164,17 @@ fn float(t: &TensorType) -> Result<TensorType> {
     Ok(*t)
 }
 
-fn same(inputs: &[TensorType]) -> Result<TensorType> {
+pub(super) fn same(inputs: &[TensorType]) -> Result<TensorType> {
     require(inputs.iter().all(|t| t == &inputs[0]), "shapes and dtypes must be equal")?;
     float(&inputs[0])
 }
 
-fn matrix(t: &TensorType) -> Result<TensorType> {
+pub(super) fn matrix(t: &TensorType) -> Result<TensorType> {
     require(t.shape.rank() == 2, "needs a matrix")?;
     float(t)
 }
 
-fn ids(t: &TensorType, count: usize) -> Result<()> {
+pub(super) fn ids(t: &TensorType, count: usize) -> Result<()> {
     require(t.dtype == DType::U32 && t.shape.elements() == count, &format!("needs {count} u32 numbers"))
 }
 

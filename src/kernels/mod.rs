@@ -10,6 +10,7 @@ pub mod bias;
 pub mod body;
 mod build;
 pub mod cross_entropy;
+pub mod experts;
 #[cfg(test)]
 mod fused_tests;
 pub mod gated;

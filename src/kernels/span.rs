@@ -61,6 +61,15 @@ impl<T> In<T> {
         self.len == 0
     }
 
+    /// A part of this memory.
+    ///
+    /// # Panics
+    /// If `range` does not lie within the span.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let part = &self.as_slice()[range];
+        Self { start: part.as_ptr(), len: part.len() }
+    }
+
     pub fn as_slice(&self) -> &[T] {
         // SAFETY: promised by whoever called `new`.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
@@ -81,6 +90,19 @@ impl<T> Out<T> {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// A part of this memory.
+    ///
+    /// # Panics
+    /// If `range` does not lie within the span.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "{range:?} lies outside {} elements",
+            self.len
+        );
+        Self { start: self.start.wrapping_add(range.start), len: range.len() }
     }
 
     pub fn as_mut_ptr(&self) -> *mut T {

@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 pub enum Architecture {
     Llama,
     Mistral,
+    Mixtral,
     Qwen2,
     Qwen3,
+    Qwen3Moe,
     SmolLm3,
     Granite,
     Olmo2,

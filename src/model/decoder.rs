@@ -52,7 +52,11 @@ impl DecoderSpec {
             let [before_attention, after_attention, before_mlp, after_mlp] = self.norms.names();
             let mixed = self.attention(parameters, tokens, &angles, &norm(&x, before_attention), layer);
             x = x.plus(&scaled(norm(&mixed, after_attention), self.residual_scale));
-            let fed = self.feed_forward(parameters, &norm(&x, before_mlp), &format!("{path}.mlp"));
+            let enters = norm(&x, before_mlp);
+            let fed = match self.experts_of(layer) {
+                Some(experts) => self.mixture(parameters, experts, &enters, layer),
+                None => self.feed_forward(parameters, &enters, &format!("{path}.mlp")),
+            };
             x = x.plus(&scaled(norm(&fed, after_mlp), self.residual_scale));
         }
         x

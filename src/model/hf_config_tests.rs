@@ -85,7 +85,6 @@ fn sizes_that_do_not_fit_are_refused() {
     assert!(refused("num_attention_heads", json!(0)).contains("not a multiple"));
     assert!(refused("num_attention_heads", json!(5)).contains("hidden_size (48) is not a multiple"));
     assert!(refused("vocab_size", json!(0)).contains("vocab_size is 0"));
-    assert!(refused("num_hidden_layers", json!(1_000_000)).contains("num_hidden_layers is 1000000"));
     assert!(refused("hidden_size", json!(-1)).contains("hidden_size is -1"));
     assert!(refused("head_dim", json!(7)).contains("even"));
     assert!(refused("rms_norm_eps", json!("x")).contains("rms_norm_eps is \"x\""));
@@ -144,8 +143,12 @@ fn every_family_refuses_fields_of_others() {
         if family.model_type != "gemma3_text" {
             config.as_object_mut().unwrap().remove("rope_local_base_freq");
         }
+        let sizes = ["num_experts", "num_experts_per_tok", "moe_intermediate_size"];
+        let own = |name: &&str| family.fields.split_whitespace().any(|field| field == *name);
+        sizes.iter().filter(|name| own(name)).for_each(|&name| config[name] = json!(4));
         assert_eq!(parse(&config).unwrap().architecture, family.architecture, "{}", family.name);
-        for (name, value) in [("num_experts", json!(8)), ("clip_qkv", json!(8.0)), ("head_bias", json!(true))]
+        for (name, value) in
+            [("n_routed_experts", json!(8)), ("clip_qkv", json!(8.0)), ("head_bias", json!(true))]
         {
             let mut other = config.clone();
             other[name] = value;
@@ -155,4 +158,46 @@ fn every_family_refuses_fields_of_others() {
         config["model_type"] = json!("mamba");
         assert!(parse(&config).unwrap_err().to_string().contains("mamba is not supported"));
     }
+}
+
+#[test]
+fn experts_are_read_and_refused_by_name() {
+    let mut config = base();
+    config["architectures"] = json!(["Qwen3MoeForCausalLM"]);
+    config["model_type"] = json!("qwen3_moe");
+    let experts = json!({
+        "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16, "norm_topk_prob": true,
+        "decoder_sparse_step": 2, "mlp_only_layers": [], "router_aux_loss_coef": 0.001,
+    });
+    config.as_object_mut().unwrap().extend(experts.as_object().unwrap().clone());
+    let read = parse(&config).unwrap();
+    let spec = read.decoder.experts.as_ref().unwrap();
+    assert_eq!((spec.count, spec.chosen, spec.intermediate, spec.normalized), (8, 3, 16, true));
+    assert_eq!(spec.layers, [false, true]);
+    let names: Vec<String> = read.tensor_specs().into_iter().map(|spec| spec.name).collect();
+    assert!(names.contains(&"model.layers.1.mlp.experts.7.down_proj.weight".to_owned()));
+    assert!(names.contains(&"model.layers.0.mlp.gate_proj.weight".to_owned()));
+    assert!(!names.contains(&"model.layers.1.mlp.gate_proj.weight".to_owned()));
+    let adaptable = |path: &str| read.linear_modules().iter().any(|module| module.path == path);
+    assert!(adaptable("model.layers.1.mlp.experts.*.gate_proj"));
+    assert!(!adaptable("model.layers.0.mlp.gate_proj"));
+
+    let refused = |key: &str, value: Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        parse(&config).unwrap_err().to_string()
+    };
+    assert!(refused("output_router_logits", json!(true)).contains("output_router_logits = true"));
+    assert!(refused("num_experts", json!(0)).contains("experts is 0"));
+    assert!(refused("num_experts", json!(1u64 << 40)).contains("experts"));
+    assert!(refused("num_experts", Value::Null).contains("num_experts is missing"));
+    assert!(refused("num_experts_per_tok", json!(9)).contains("9 of 8 experts"));
+    assert!(refused("decoder_sparse_step", json!(0)).contains("decoder_sparse_step is 0"));
+    assert!(
+        refused("shared_expert_intermediate_size", json!(4)).contains("shared_expert_intermediate_size = 4")
+    );
+    assert!(refused("router_jitter_noise", json!(0.1)).contains("router_jitter_noise = 0.1"));
+    config["num_hidden_layers"] = json!(4096);
+    config["num_experts"] = json!(1024);
+    assert!(parse(&config).unwrap_err().to_string().contains("1024 experts in 2048 layers"));
 }

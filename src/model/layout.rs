@@ -3,7 +3,7 @@
 use super::config::ModelConfig;
 use super::families;
 use super::spec::{DecoderSpec, HeadNorm};
-use crate::adapter::LinearModule;
+use crate::adapter::{LinearModule, expert_path};
 use crate::tensor_file::TensorSpec;
 
 /// Name, inputs, outputs, and whether it has a bias.
@@ -15,13 +15,25 @@ impl ModelConfig {
         let decoder = families::decoder(self);
         let mut modules = Vec::new();
         for layer in 0..decoder.layers() {
-            for (name, in_features, out_features, _) in decoder.layer_linears() {
+            for (name, in_features, out_features, _) in decoder.adaptable_linears(layer) {
                 let path = format!("model.layers.{layer}.{name}");
-                modules.push(LinearModule { path, layer: Some(layer), in_features, out_features });
+                modules.push(LinearModule {
+                    path,
+                    layer: Some(layer),
+                    in_features,
+                    out_features,
+                    experts: None,
+                });
+            }
+            let Some(experts) = decoder.experts_of(layer) else { continue };
+            for (name, in_features, out_features) in experts.projections(decoder.hidden) {
+                let (path, experts) = (experts.path(layer, name), Some(experts.count));
+                modules.push(LinearModule { path, layer: Some(layer), in_features, out_features, experts });
             }
         }
         let (in_features, out_features) = (self.hidden_size, self.vocab_size);
-        modules.push(LinearModule { path: "lm_head".into(), layer: None, in_features, out_features });
+        let path = "lm_head".into();
+        modules.push(LinearModule { path, layer: None, in_features, out_features, experts: None });
         modules
     }
 
@@ -34,6 +46,7 @@ impl ModelConfig {
             layer: None,
             in_features,
             out_features,
+            experts: None,
         });
         modules
     }
@@ -53,7 +66,7 @@ impl ModelConfig {
         let embedding = [self.vocab_size, self.hidden_size];
         let mut specs = vec![TensorSpec::new("model.embed_tokens.weight", &embedding)];
         for layer in 0..decoder.layers() {
-            specs.extend(decoder.layer_tensors(&format!("model.layers.{layer}")));
+            specs.extend(decoder.layer_tensors(layer));
         }
         specs.push(TensorSpec::new("model.norm.weight", &[self.hidden_size]));
         if !self.tie_word_embeddings {
@@ -69,14 +82,15 @@ impl ModelConfig {
 }
 
 impl DecoderSpec {
-    fn layer_tensors(&self, prefix: &str) -> Vec<TensorSpec> {
-        let mut specs = Vec::new();
+    fn layer_tensors(&self, layer: usize) -> Vec<TensorSpec> {
+        let mut specs = self.expert_tensors(layer);
+        let prefix = format!("model.layers.{layer}");
         let mut push =
             |name: String, shape: &[usize]| specs.push(TensorSpec::new(format!("{prefix}.{name}"), shape));
         for name in self.norms.names().into_iter().flatten() {
             push(format!("{name}.weight"), &[self.hidden]);
         }
-        for (name, in_features, out_features, bias) in self.layer_linears() {
+        for (name, in_features, out_features, bias) in self.layer_linears(layer) {
             push(format!("{name}.weight"), &[out_features, in_features]);
             if bias {
                 push(format!("{name}.bias"), &[out_features]);
@@ -90,7 +104,41 @@ impl DecoderSpec {
         specs
     }
 
-    fn layer_linears(&self) -> Vec<Linear> {
+    /// The router and the projections of each expert.
+    fn expert_tensors(&self, layer: usize) -> Vec<TensorSpec> {
+        let Some(experts) = self.experts_of(layer) else { return Vec::new() };
+        let mut specs = vec![TensorSpec::new(experts.router(layer), &[experts.count, self.hidden])];
+        for (name, in_features, out_features) in experts.projections(self.hidden) {
+            let path = experts.path(layer, name);
+            let spec = |expert| {
+                let name = format!("{}.weight", expert_path(&path, expert));
+                TensorSpec::new(name, &[out_features, in_features])
+            };
+            specs.extend((0..experts.count).map(spec));
+        }
+        specs
+    }
+
+    /// Those that can carry a pair. PEFT takes the names of a feed-forward's projections for those of experts where a
+    /// model has any, and leaves the feed-forwards of other layers alone.
+    fn adaptable_linears(&self, layer: usize) -> Vec<Linear> {
+        let mut linears = self.layer_linears(layer);
+        if self.experts.is_some() {
+            linears.retain(|(name, ..)| !name.starts_with("mlp."));
+        }
+        linears
+    }
+
+    /// In forward order; without those of experts.
+    fn layer_linears(&self, layer: usize) -> Vec<Linear> {
+        let mut linears = self.every_linear();
+        if self.experts_of(layer).is_some() {
+            linears.retain(|(name, ..)| !name.starts_with("mlp."));
+        }
+        linears
+    }
+
+    fn every_linear(&self) -> Vec<Linear> {
         let (hidden, inner) = (self.hidden, self.intermediate);
         let [queries, keys] = self.widths();
         let bias = self.query_key_value_bias;

@@ -10,6 +10,7 @@ mod added_tokens;
 mod attention;
 pub mod config;
 mod decoder;
+mod experts;
 pub mod export;
 pub mod families;
 pub mod gguf;
@@ -30,6 +31,7 @@ pub mod weights;
 
 pub use added_tokens::NewToken;
 pub use config::{Architecture, LongRope, ModelConfig, RopeConfig, RopeScaling, YarnScaling};
+pub use experts::ExpertSpec;
 pub use families::Family;
 pub use gguf::GgufTokenizer;
 pub use parameters::{Parameters, Trained, master};

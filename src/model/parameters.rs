@@ -138,7 +138,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Whether the weight of this name is trained in full.
-    fn trains(&self, name: &str) -> bool {
+    pub(super) fn trains(&self, name: &str) -> bool {
         match self.trained {
             Trained::All => true,
             Trained::Adapters(adaptation) => adaptation.saved.contains_key(name),
@@ -167,7 +167,7 @@ impl<'a> Parameters<'a> {
         met.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
     }
 
-    fn adapter(&self, path: &str) -> Option<(usize, &AdaptedLinear)> {
+    pub(super) fn adapter(&self, path: &str) -> Option<(usize, &AdaptedLinear)> {
         let Trained::Adapters(adaptation) = self.trained else { return None };
         let position = adaptation.pairs.keys().position(|at| at == path)?;
         adaptation.pairs.get(path).map(|adapted| (position, adapted))

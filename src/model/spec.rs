@@ -1,6 +1,7 @@
 //! A decoder as numbers and switches.
 
 use super::config::ModelConfig;
+use super::experts::ExpertSpec;
 use super::rope::RopeSpec;
 use crate::error::{Error, Result};
 
@@ -27,6 +28,8 @@ pub struct DecoderSpec {
     pub mlp_bias: bool,
     /// One matrix gives queries, keys and values (`qkv_proj`), one gives gate and up (`gate_up_proj`).
     pub fused_projections: bool,
+    /// Where layers have experts instead of one feed-forward.
+    pub experts: Option<ExpertSpec>,
     pub norms: NormPlacement,
     /// Norm weights are stored as their difference from 1.
     pub norms_from_one: bool,
@@ -130,6 +133,7 @@ impl DecoderSpec {
             output_bias: false,
             mlp_bias: false,
             fused_projections: false,
+            experts: None,
             norms: NormPlacement::Before,
             norms_from_one: false,
             head_norm: HeadNorm::None,

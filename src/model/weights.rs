@@ -7,6 +7,7 @@ use super::gguf::GgufModel;
 use super::grown::Grown;
 use super::random_init::RandomInit;
 use super::shards::Shards;
+use crate::adapter::expert_path;
 use crate::error::{Error, Result};
 use crate::tensor_file::{FloatType, TensorSpec};
 
@@ -83,7 +84,9 @@ impl Weights {
 
     /// Reads a tensor as f32; see [`read_into`](Self::read_into).
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.check_shape(name, shape)?;
+        if !name.contains('*') {
+            self.check_shape(name, shape)?;
+        }
         let mut values = vec![0.0; shape.iter().product()];
         self.read_into(name, shape, &mut values)?;
         Ok(values)
@@ -92,7 +95,16 @@ impl Weights {
     /// Reads a tensor of `shape` (row-major) into `out` as f32.
     ///
     /// A missing tensor, another shape or type, a NaN or an infinity is a data error naming file and tensor.
+    ///
+    /// A name with `*` for an expert's number means all experts, one after another: `shape` is [experts, out, in].
     pub fn read_into(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<()> {
+        if let (true, [experts, rest @ ..]) = (name.contains('*'), shape) {
+            let each = out.chunks_mut(rest.iter().product::<usize>().max(1)).take(*experts);
+            for (expert, out) in each.enumerate() {
+                self.read_into(&expert_path(name, expert), rest, out)?;
+            }
+            return Ok(());
+        }
         self.check_shape(name, shape)?;
         match self {
             Self::Safetensors(shards) => match shards.file_of(name) {

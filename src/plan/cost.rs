@@ -83,6 +83,9 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
             let rank = low_rank.map_or(0, |_| input(2).last());
             2.0 * elements * (input(0).last() + rank) as f64
         }
+        Op::Route { .. } => input(0).elements() as f64,
+        Op::ExpertLinear { .. } => 2.0 * elements * input(0).last() as f64,
+        Op::ExpertWeightGrad { .. } => 2.0 * (input(0).elements() * input(1).last()) as f64,
         Op::ProjectedCrossEntropy { .. } => projection(input(0).elements(), input(1).rows()),
         Op::ProjectedCrossEntropyGrad { .. } | Op::ProjectedCrossEntropyWeightGrad { .. } => {
             2.0 * projection(input(0).elements(), input(1).rows())

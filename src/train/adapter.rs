@@ -96,8 +96,8 @@ pub(super) fn untied(trained: &Trained, model: &OpenModel) -> Option<String> {
 }
 
 fn insert(values: &mut NamedTensors, module: &AdaptedLinear, pair: LoraPair) -> Result<()> {
-    values.insert(module.a_name(), HostTensor::f32(&[pair.rank, pair.in_features], pair.a)?);
-    values.insert(module.b_name(), HostTensor::f32(&[pair.out_features, pair.rank], pair.b)?);
+    values.insert(module.a_name(), HostTensor::f32(&module.a_dims(), pair.a)?);
+    values.insert(module.b_name(), HostTensor::f32(&module.b_dims(), pair.b)?);
     if let Some(magnitude) = pair.magnitude {
         values.insert(module.magnitude_name(), HostTensor::f32(&[pair.out_features], magnitude)?);
     }

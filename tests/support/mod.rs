@@ -17,7 +17,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::sync::Arc;
 
 /// Goldens of one model a family.
-pub const FAMILIES: [&str; 14] = [
+pub const FAMILIES: [&str; 17] = [
     "llama3_rope",
     "llama_yarn",
     "mistral",
@@ -32,10 +32,25 @@ pub const FAMILIES: [&str; 14] = [
     "phi3_long",
     "gemma2",
     "gemma3",
+    "qwen3_moe",
+    "qwen3_moe_mixed",
+    "mixtral",
 ];
 /// Of these there is a GGUF file too.
-pub const GGUF: [&str; 10] =
-    ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3", "phi3_short", "phi3_long", "gemma2", "gemma3"];
+pub const GGUF: [&str; 12] = [
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "phi3",
+    "phi3_short",
+    "phi3_long",
+    "gemma2",
+    "gemma3",
+    "qwen3_moe",
+    "mixtral",
+];
 
 /// An executor with two threads.
 pub fn executor(options: CpuOptions) -> AsyncGraphExecutor {

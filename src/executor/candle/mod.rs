@@ -2,6 +2,7 @@
 //! each becomes a candle operation on tensors in the device's memory.
 
 mod device;
+mod experts;
 mod operations;
 
 pub use device::CandleDevice;

@@ -3,6 +3,7 @@
 use candle_core::{Device as Hardware, Result as CandleResult, Tensor};
 
 use super::device::{candle_dtype, failed, upload};
+use super::experts;
 use crate::error::{Error, Result};
 use crate::executor::host_tensor::HostTensor;
 use crate::graph::{Binary, FrozenNode, Operation, Reduction, Unary};
@@ -25,6 +26,9 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
             on_host(at)
         }
         Op::WriteRows => write_rows(at),
+        Op::Route { .. } | Op::ExpertLinear { .. } | Op::ExpertWeightGrad { .. } => {
+            experts::run(at).map_err(failed)
+        }
         Op::RmsNorm { .. }
         | Op::RmsNormGrad { .. }
         | Op::Rope { .. }

@@ -1,5 +1,6 @@
 //! From an operation and its operands to a kernel: one exhaustive match over `Operation`.
 
+mod experts;
 mod fused;
 mod matrix;
 mod plain;
@@ -66,6 +67,14 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
             DType::Bf16 => fused::build::<half::bf16>(&at),
             DType::F64 | DType::U32 => Err(at.unsupported()),
         },
+        Op::Route { .. } | Op::ExpertLinear { .. } | Op::ExpertWeightGrad { .. } => {
+            match at.input(0)?.tensor.dtype {
+                DType::F32 => experts::build::<f32>(&at),
+                DType::F64 => experts::build::<f64>(&at),
+                DType::Bf16 => experts::build::<half::bf16>(&at),
+                DType::U32 => Err(at.unsupported()),
+            }
+        }
         Op::MatMul { .. }
         | Op::Linear { .. }
         | Op::Pack

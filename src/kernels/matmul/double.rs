@@ -1,4 +1,4 @@
-use super::{Kernel, MatMul, MatMulSpec};
+use super::{Grouped, Kernel, MatMul, MatMulSpec};
 
 /// Rows that one part computes.
 const PART_ROWS: usize = 16;
@@ -28,5 +28,11 @@ impl Kernel for MatMul<f64> {
                 }
             }
         }
+    }
+}
+
+impl Grouped for MatMul<f64> {
+    fn most_scratch_bytes(_spec: &MatMulSpec) -> usize {
+        0
     }
 }

@@ -51,6 +51,12 @@ pub struct MatMul<E, P = E> {
     spec: MatMulSpec,
 }
 
+/// Products whose extents are known only when they run.
+pub(in crate::kernels) trait Grouped: Kernel {
+    /// Scratch memory that suffices for every product with at most these extents.
+    fn most_scratch_bytes(spec: &MatMulSpec) -> usize;
+}
+
 impl<E, P> MatMul<E, P> {
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.

@@ -2,7 +2,8 @@ use std::ops::Range;
 
 use super::side::{Side, Words};
 use super::{
-    Block, Factors, Grid, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip, TILE_ROWS, Written,
+    Block, Factors, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
+    TILE_ROWS, Written,
 };
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
@@ -69,6 +70,21 @@ impl<E: Element, P: Written + Element> MatMul<E, P> {
         let panel = words::<E>(run).next_multiple_of(PANEL) * self.panel_width();
         let sums = if self.keeps_sums() { grid.block_rows() * grid.block_panels() * PANEL } else { 0 };
         [rows, panel, sums]
+    }
+}
+
+impl<E: Element, P: Written + Element> Grouped for MatMul<E, P> {
+    fn most_scratch_bytes(spec: &MatMulSpec) -> usize {
+        let MatMulSpec { rows, inner, columns, transpose_left, .. } = *spec;
+        let run = words::<E>(inner.min(PANEL_WORDS / (PANEL / 2) * E::PAIR));
+        // Either side may be the one that is read by rows.
+        let (block, thin) = (BLOCK_ROWS.max(THIN), THIN_BLOCK_ROWS);
+        let copied = thin.min(rows.max(columns)) * (run + PANEL);
+        let panel = run.next_multiple_of(PANEL) * PANEL;
+        let unswapped = block * columns.next_multiple_of(PANEL) + thin * THIN;
+        let swapped = if transpose_left { THIN * rows.next_multiple_of(PANEL) } else { 0 };
+        let sums = if P::PAIR > 1 { unswapped.max(swapped) } else { swapped };
+        (copied + panel + sums) * size_of::<f32>()
     }
 }
 

@@ -1,15 +1,18 @@
 //! One short file a family: how it differs from Llama, in its config.json and in what it computes.
 
+mod experts;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 mod windows;
 
@@ -54,12 +57,21 @@ pub struct GgufLayout {
     pub complete: Option<fn(&mut Map<String, Value>)>,
 }
 
+impl GgufLayout {
+    /// Whether a key of the metadata stands for a field.
+    pub(super) fn reads(&self, key: &str) -> bool {
+        self.fields.iter().any(|(known, _)| *known == key)
+    }
+}
+
 /// In the order in which they are listed.
-pub const ALL: [&Family; 10] = [
+pub const ALL: [&Family; 12] = [
     &llama::FAMILY,
     &mistral::FAMILY,
+    &mixtral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
     &smollm3::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,

@@ -149,7 +149,7 @@ impl Described<'_> {
             (window, "sliding-window attention is not supported in files of this architecture"),
         ];
         for (name, hint) in unsupported {
-            let read = self.layout.fields.iter().any(|(key, _)| *key == name);
+            let read = self.layout.reads(name);
             if !read && self.size(name)?.is_some_and(|value| value != 0) {
                 return Err(Error::data(format!("{} is set", self.key(name))).hint(hint));
             }

@@ -53,7 +53,11 @@ impl GgufFile {
     pub fn config(&self) -> Result<ModelConfig> {
         let name = self.text("general.architecture").unwrap_or("missing");
         let layouts = || families::ALL.into_iter().filter_map(|family| Some((family, family.gguf.as_ref()?)));
-        let Some((family, layout)) = layouts().find(|(_, layout)| layout.architecture == name) else {
+        // Mixtral has Llama's name here.
+        let has_experts = self.size(&format!("{name}.expert_count"))?.is_some_and(|count| count > 0);
+        let named = || layouts().filter(|(_, layout)| layout.architecture == name);
+        let fits = named().find(|(_, layout)| layout.reads("expert_count") == has_experts);
+        let Some((family, layout)) = fits.or_else(|| named().next()) else {
             let known: Vec<_> = layouts().map(|(_, layout)| layout.architecture).collect();
             return Err(Error::data(format!("the architecture {name} is not supported"))
                 .hint(format!("supported GGUF architectures: {}", known.join(", "))));

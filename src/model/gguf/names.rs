@@ -22,6 +22,22 @@ const LAYER: [(&str, &str); 13] = [
 const WHOLE: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
+/// GGUF's names of the gate, up and down projections of all experts of a layer, [experts, out, in].
+const EXPERTS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+
+/// `blk.3.ffn_up_exps.weight` -> `model.layers.3.mlp.experts.*.up_proj.weight`, or the router's name; `None` for a tensor
+/// that is not of experts.
+pub(super) fn of_experts(name: &str, decoder: &DecoderSpec) -> Option<String> {
+    let (layer, part) = name.strip_suffix(".weight")?.strip_prefix("blk.")?.split_once('.')?;
+    let layer = layer.parse().ok()?;
+    let experts = decoder.experts_of(layer)?;
+    if part == "ffn_gate_inp" {
+        return Some(experts.router(layer));
+    }
+    let at = EXPERTS.iter().position(|gguf| *gguf == part)?;
+    Some(format!("{}.weight", experts.path(layer, experts.names[at])))
+}
+
 /// `blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; `None` for a tensor that has no counterpart.
 pub(super) fn to_hugging_face(name: &str, decoder: &DecoderSpec) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;

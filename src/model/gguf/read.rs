@@ -8,6 +8,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 
 use super::{GgufFile, GgufTensor, GgufTokenizer, names};
+use crate::adapter::expert_path;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::config::ModelConfig;
 use crate::tensor_file::FloatType;
@@ -19,8 +20,8 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct GgufModel {
     file: GgufFile,
-    /// Hugging Face name to the name in the file.
-    names: BTreeMap<String, String>,
+    /// By Hugging Face name.
+    names: BTreeMap<String, Stored>,
     head_dim: usize,
     /// The rows of q and k are reordered.
     interleaved_heads: bool,
@@ -28,16 +29,34 @@ pub struct GgufModel {
     norms_from_one: bool,
 }
 
+/// Where a tensor is in the file.
+#[derive(Debug)]
+struct Stored {
+    name: String,
+    /// Which matrix of a tensor [experts, out, in].
+    expert: Option<usize>,
+}
+
 impl GgufModel {
     /// Opens a model file and reads its configuration.
     pub fn open(path: &Path) -> Result<(Self, ModelConfig)> {
         let file = GgufFile::open(path)?;
         let config = file.config().context(|| format!("reading {}", path.display()))?;
-        let names = file
-            .tensors
-            .keys()
-            .filter_map(|name| Some((names::to_hugging_face(name, &config.decoder)?, name.clone())))
-            .collect();
+        let mut names = BTreeMap::new();
+        for (name, tensor) in &file.tensors {
+            let stored = |expert| Stored { name: name.clone(), expert };
+            match names::of_experts(name, &config.decoder) {
+                Some(path) if path.contains('*') && tensor.shape.len() == 3 => {
+                    let count = tensor.shape[0].min(config.decoder.experts.as_ref().map_or(0, |e| e.count));
+                    let each = (0..count).map(|at| (expert_path(&path, at), stored(Some(at))));
+                    names.extend(each);
+                }
+                of_experts => {
+                    let plain = of_experts.or_else(|| names::to_hugging_face(name, &config.decoder));
+                    names.extend(plain.map(|path| (path, stored(None))));
+                }
+            }
+        }
         let layout = config.architecture.family().gguf.as_ref();
         let interleaved_heads = layout.is_some_and(|layout| layout.interleaved_heads);
         let norms_from_one = config.decoder.norms_from_one;
@@ -58,12 +77,14 @@ impl GgufModel {
     }
 
     pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.file.tensors.get(self.names.get(name)?)?.shape.clone())
+        let stored = self.names.get(name)?;
+        let shape = &self.file.tensors.get(&stored.name)?.shape;
+        Some(if stored.expert.is_some() { shape[1..].to_vec() } else { shape.clone() })
     }
 
     /// A dequantized value needs at most the eleven bits of f16: a quantized tensor is exported in that.
     pub(crate) fn float_type(&self, name: &str) -> Option<FloatType> {
-        Some(match self.file.tensors.get(self.names.get(name)?)?.dtype {
+        Some(match self.file.tensors.get(&self.names.get(name)?.name)?.dtype {
             GgmlDType::F32 => FloatType::F32,
             GgmlDType::BF16 => FloatType::Bf16,
             _ => FloatType::F16,
@@ -72,14 +93,15 @@ impl GgufModel {
 
     /// ggml's name of the type that a tensor is stored in.
     pub(crate) fn type_name(&self, name: &str) -> Option<String> {
-        Some(format!("{:?}", self.file.tensors.get(self.names.get(name)?)?.dtype))
+        Some(format!("{:?}", self.file.tensors.get(&self.names.get(name)?.name)?.dtype))
     }
 
     /// Reads a tensor into `out`, whose length the caller has checked.
     pub(crate) fn read_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let missing = || Error::internal(format!("{name} is not in the file"));
-        let stored = self.names.get(name).ok_or_else(missing)?;
-        self.file.read_into(stored, out)?;
+        let Stored { name: stored, expert } = self.names.get(name).ok_or_else(missing)?;
+        let skipped = expert.unwrap_or(0) * out.len();
+        self.file.read_part(stored, skipped, out)?;
         if self.norms_from_one && stored.ends_with("norm.weight") {
             out.iter_mut().for_each(|weight| *weight -= 1.0);
         }
@@ -100,25 +122,29 @@ impl GgufFile {
     pub(super) fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let elements = self.tensors.get(name).map_or(0, |tensor| tensor.shape.iter().product());
         let mut values = vec![0.0; elements];
-        self.read_into(name, &mut values)?;
+        self.read_part(name, 0, &mut values)?;
         Ok(values)
     }
 
-    fn read_into(&self, name: &str, out: &mut [f32]) -> Result<()> {
+    /// Reads the elements after the first `skipped`, which are whole blocks.
+    fn read_part(&self, name: &str, skipped: usize, out: &mut [f32]) -> Result<()> {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(Error::data(format!("{} has no tensor {name}", self.file.path().display())));
         };
+        let float = |kind: FloatType, out: &mut [f32]| {
+            kind.read(&self.file, tensor.offset + (skipped * kind.size()) as u64, out)
+        };
         match tensor.dtype {
-            GgmlDType::F32 => FloatType::F32.read(&self.file, tensor.offset, out),
-            GgmlDType::F16 => FloatType::F16.read(&self.file, tensor.offset, out),
-            GgmlDType::BF16 => FloatType::Bf16.read(&self.file, tensor.offset, out),
-            _ => self.dequantize(name, tensor, out),
+            GgmlDType::F32 => float(FloatType::F32, out),
+            GgmlDType::F16 => float(FloatType::F16, out),
+            GgmlDType::BF16 => float(FloatType::Bf16, out),
+            _ => self.dequantize(name, tensor, skipped, out),
         }
     }
 
-    fn dequantize(&self, name: &str, tensor: &GgufTensor, out: &mut [f32]) -> Result<()> {
+    fn dequantize(&self, name: &str, tensor: &GgufTensor, skipped: usize, out: &mut [f32]) -> Result<()> {
         let block = tensor.dtype.block_size();
-        let mut position = tensor.offset;
+        let mut position = tensor.offset + (skipped / block * tensor.dtype.type_size()) as u64;
         // CHUNK is a multiple of every block size, and so is the length of a quantized tensor.
         for chunk in out.chunks_mut(CHUNK) {
             let mut bytes = vec![0; chunk.len() / block * tensor.dtype.type_size()];

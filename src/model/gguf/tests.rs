@@ -158,11 +158,60 @@ fn a_rope_table_of_llama_3_is_recognized() {
     assert_eq!(factor, 32.0);
 }
 
+/// Makes the model a mixture of `count` experts, of which the file has two.
+fn mixture(
+    count: u32,
+    metadata: &mut Vec<(&'static str, Value)>,
+    tensors: &mut Vec<(&'static str, QTensor)>,
+) -> Vec<(&'static str, Vec<f32>)> {
+    metadata.push(("llama.expert_count", Value::U32(count)));
+    metadata.push(("llama.expert_used_count", Value::U32(1)));
+    tensors.retain(|(name, _)| !["ffn_gate.", "ffn_up.", "ffn_down."].iter().any(|part| name.contains(part)));
+    let quantized = |shape: &[usize], dtype| {
+        let values = Tensor::arange(0.0, shape.iter().product::<usize>() as f32, &Device::Cpu).unwrap();
+        QTensor::quantize(&values.reshape(shape).unwrap(), dtype).unwrap()
+    };
+    tensors.push(("blk.0.ffn_gate_inp.weight", quantized(&[2, 32], GgmlDType::F32)));
+    let experts = [
+        ("blk.0.ffn_gate_exps.weight", "w1", GgmlDType::Q4_1),
+        ("blk.0.ffn_up_exps.weight", "w3", GgmlDType::F16),
+        ("blk.0.ffn_down_exps.weight", "w2", GgmlDType::F32),
+    ];
+    let each = experts.map(|(stored, name, dtype)| {
+        let tensor = quantized(&[2, 32, 32], dtype);
+        let values = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        tensors.push((stored, tensor));
+        (name, values)
+    });
+    each.to_vec()
+}
+
+#[test]
+fn experts_are_parts_of_one_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut expected = Vec::new();
+    write(&path, |metadata, tensors| expected = mixture(2, metadata, tensors));
+    let source = ModelSource::open_gguf(&path).unwrap();
+    assert_eq!(source.config.architecture, crate::model::Architecture::Mixtral);
+    for (name, values) in expected {
+        let path = format!("model.layers.0.block_sparse_moe.experts.*.{name}.weight");
+        assert_eq!(source.weights.read_f32(&path, &[2, 32, 32]).unwrap(), values);
+        let second = source.weights.read_f32(&path.replace('*', "1"), &[32, 32]).unwrap();
+        assert_eq!(second, values[1024..]);
+    }
+    let missing = open(|metadata, tensors| {
+        mixture(3, metadata, tensors);
+    });
+    let missing = missing.unwrap_err().to_string();
+    assert!(missing.contains("block_sparse_moe.experts.2.w1.weight is missing"), "{missing}");
+}
+
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let text = |text: &str| Value::String(text.into());
     assert!(set("general.architecture", text("mamba")).contains("mamba is not supported"));
-    assert!(set("llama.expert_count", Value::U32(8)).contains("llama.expert_count"));
+    assert!(set("llama.expert_count", Value::U32(8)).contains("num_experts_per_tok is missing"));
     assert!(set("llama.rope.scaling.type", text("longrope")).contains("rope scaling longrope"));
     assert!(set("llama.rope.scaling.type", text("yarn")).contains("original_context_length"));
     assert!(set("llama.attention.sliding_window", Value::U32(8)).contains("sliding_window is set"));
