@@ -134,7 +134,7 @@ impl Gpu {
                 (Kind::Activation, Buffer::Activation(_))
                     | (Kind::F32, Buffer::F32(_))
                     | (Kind::U32, Buffer::U32(_))
-                    | (Kind::Spec(..), Buffer::Bytes(_))
+                    | (Kind::Spec(..) | Kind::U8, Buffer::Bytes(_))
             );
             assert!(fits, "{} of {} is bound to {buffer:?}", binding.name, launch.kernel);
         }

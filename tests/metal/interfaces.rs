@@ -11,12 +11,13 @@ fn expected(access: Access, kind: Kind) -> (&'static str, bool, &'static str, bo
         Kind::Activation => "ELEMENT",
         Kind::F32 => "float",
         Kind::U32 => "uint",
+        Kind::U8 => "uchar",
         Kind::Spec(name, ..) => name,
     };
     match access {
         Access::Read => ("device", true, element, true),
         Access::Write => ("device", false, element, true),
-        Access::Constant => ("constant", false, element, false),
+        Access::Constant(count) => ("constant", false, element, count > 1),
     }
 }
 

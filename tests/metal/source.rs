@@ -20,6 +20,14 @@ pub struct KernelSource {
     pub parameters: Vec<Parameter>,
 }
 
+impl KernelSource {
+    fn binds(&self, name: &str) -> bool {
+        self.parameters
+            .iter()
+            .any(|parameter| matches!(parameter, Parameter::Buffer { element, .. } if element == name))
+    }
+}
+
 /// Names and types of fields.
 pub type Fields = Vec<(String, String)>;
 
@@ -114,7 +122,8 @@ pub fn glue(all: &Declarations) -> String {
     for (name, _, index) in &all.constants {
         constants += &format!("    {{{index}, &{name}, sizeof({name})}},\n");
     }
-    for (name, fields) in &all.structs {
+    let bound = |name: &String| all.kernels.iter().any(|kernel| kernel.binds(name));
+    for (name, fields) in all.structs.iter().filter(|(name, _)| bound(name)) {
         text += &format!("static_assert(sizeof({name}) == {}, \"\");\n", packed_bytes(fields));
     }
     text + &table + "};\n" + &constants + "};\n"

@@ -1,12 +1,23 @@
 //! How many threads each kernel takes, and the parameters they read.
 
-use super::spec::{AdamWNumbers, Chunk, ElementwiseSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec};
-use crate::graph::AdamWSpec;
+use super::format::WeightFormat;
+use super::spec::{
+    AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
+    QuantizedSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec,
+};
+use crate::graph::{AdamWSpec, AttentionSpec};
 
 /// Threads of a threadgroup that reduces a row, or takes a chunk.
 const ROW_THREADS: u32 = 256;
 /// Threads of a threadgroup whose threads do not meet.
 const FLAT_THREADS: u32 = 256;
+/// Threads of a threadgroup that computes a tile of a product: tile.metal's TILE_THREADS.
+const TILE_THREADS: u32 = 128;
+/// Rows and columns of a tile of adapters' products, and of the products with the vocabulary.
+const SMALL_TILE: u32 = 32;
+const LARGE_TILE: u32 = 64;
+/// Depth that a product stages at once: tile.metal's TILE_DEPTH.
+const TILE_DEPTH: u32 = 16;
 /// Elements of a trained tensor that one threadgroup takes.
 pub const CHUNK_ELEMENTS: u32 = 4096;
 
@@ -56,6 +67,18 @@ pub fn swiglu_gradient(elements: u32) -> Launch {
     elementwise("swiglu_gradient", elements)
 }
 
+pub fn geglu(elements: u32) -> Launch {
+    elementwise("geglu", elements)
+}
+
+pub fn geglu_gradient(elements: u32) -> Launch {
+    elementwise("geglu_gradient", elements)
+}
+
+pub fn add_bias(spec: BiasSpec) -> Launch {
+    launch("add_bias", [spec.width.div_ceil(128), spec.rows, 1], [128, 1, 1], &spec)
+}
+
 pub fn gather_rows(spec: RowsSpec) -> Launch {
     launch("gather_rows", [spec.width.div_ceil(128), spec.count, 1], [128, 1, 1], &spec)
 }
@@ -99,4 +122,134 @@ pub fn adamw(spec: AdamWSpec, chunks: u32) -> Launch {
         weight_decay: spec.weight_decay.0 as f32,
     };
     launch("adamw", [chunks, 1, 1], [ROW_THREADS, 1, 1], &numbers)
+}
+
+fn tiles(kernel: &'static str, [columns, rows]: [u32; 2], products: u32, spec: Vec<u8>) -> Launch {
+    let threadgroups = [columns.div_ceil(SMALL_TILE), rows.div_ceil(SMALL_TILE), products];
+    Launch { kernel, threadgroups, threads: [TILE_THREADS, 1, 1], spec }
+}
+
+/// Columns and rows of the largest of some products.
+fn extents(specs: &[ProductSpec; 3]) -> [u32; 2] {
+    let largest = |extent: fn(&ProductSpec) -> u32| specs.iter().map(extent).max().unwrap_or(0);
+    [largest(|spec| spec.columns), largest(|spec| spec.rows)]
+}
+
+/// Up to three products at once; those without rows are left out.
+pub fn products(specs: &[ProductSpec; 3]) -> Launch {
+    tiles("products", extents(specs), 3, bytemuck::cast_slice(specs).to_vec())
+}
+
+/// Cuts the depth of products that have too few tiles for `threadgroups` of them, and lays out their partial sums.
+/// Returns how many of those there are in all, in elements.
+pub fn split(specs: &mut [ProductSpec; 3], threadgroups: u32) -> u64 {
+    let tiles = |spec: &ProductSpec| spec.rows.div_ceil(SMALL_TILE) * spec.columns.div_ceil(SMALL_TILE);
+    let steps = specs.iter().map(|spec| spec.depth.div_ceil(TILE_DEPTH)).max().unwrap_or(0);
+    let splits = threadgroups.div_ceil(specs.iter().map(tiles).sum::<u32>().max(1)).clamp(1, steps.max(1));
+    let mut end = 0;
+    for spec in specs {
+        (spec.partials, spec.splits) = (end, splits);
+        end += u64::from(splits) * u64::from(spec.rows) * u64::from(spec.columns);
+    }
+    end
+}
+
+/// The sums of each product's splits, as [`split`] laid them out.
+pub fn product_partials(specs: &[ProductSpec; 3]) -> Launch {
+    let splits = specs[0].splits;
+    tiles("product_partials", extents(specs), 3 * splits, bytemuck::cast_slice(specs).to_vec())
+}
+
+/// Adds up what [`product_partials`] wrote.
+pub fn add_partials(specs: &[ProductSpec; 3]) -> Launch {
+    let elements = specs.iter().map(|spec| spec.rows * spec.columns).max().unwrap_or(0);
+    let spec = bytemuck::cast_slice(specs).to_vec();
+    let threadgroups = [elements.div_ceil(FLAT_THREADS), 3, 1];
+    Launch { kernel: "add_partials", threadgroups, threads: [FLAT_THREADS, 1, 1], spec }
+}
+
+fn large_tiles<S: Spec>(kernel: &'static str, columns: u32, rows: u32, spec: S) -> Launch {
+    let threadgroups = [columns.div_ceil(LARGE_TILE), rows.div_ceil(LARGE_TILE), 1];
+    launch(kernel, threadgroups, [TILE_THREADS, 1, 1], &spec)
+}
+
+/// The product of x [rows, inputs] and the transpose of a weight [outputs, inputs]; with `transpose` that of
+/// x [rows, outputs] and the weight. The pipeline is specialized for the format.
+pub fn quantized_product(
+    format: WeightFormat,
+    rows: u32,
+    [outputs, inputs]: [u32; 2],
+    transpose: bool,
+) -> Launch {
+    let spec = QuantizedSpec {
+        rows,
+        outputs,
+        inputs,
+        block_values: format.block_values(),
+        block_bytes: format.block_bytes(),
+        transpose: transpose.into(),
+    };
+    large_tiles("quantized_product", if transpose { inputs } else { outputs }, rows, spec)
+}
+
+pub fn project_logits(spec: CrossEntropyNumbers) -> Launch {
+    large_tiles("project_logits", spec.words, spec.tokens, spec)
+}
+
+/// Reads the logits of all words, that [`project_logits`] writes.
+pub fn cross_entropy(spec: CrossEntropyNumbers) -> Launch {
+    launch("cross_entropy", [spec.tokens, 1, 1], [ROW_THREADS, 1, 1], &spec)
+}
+
+/// Reads the gradient that [`cross_entropy`] leaves.
+pub fn cross_entropy_hidden_gradient(spec: CrossEntropyNumbers) -> Launch {
+    large_tiles("cross_entropy_hidden_gradient", spec.width, spec.tokens, spec)
+}
+
+/// Reads the logits of a block of words, and the log-sum-exp of the forward pass.
+pub fn cross_entropy_word_gradients(spec: CrossEntropyNumbers) -> Launch {
+    let threadgroups = [spec.words.div_ceil(128), spec.tokens, 1];
+    launch("cross_entropy_word_gradients", threadgroups, [128, 1, 1], &spec)
+}
+
+/// Reads the gradient that [`cross_entropy_word_gradients`] leaves.
+pub fn cross_entropy_weight_gradient(spec: CrossEntropyNumbers) -> Launch {
+    large_tiles("cross_entropy_weight_gradient", spec.width, spec.words, spec)
+}
+
+/// Threads and rows of a threadgroup that computes attention: attention.metal's OWN_ROWS, four threads for each.
+const ATTENTION_THREADS: u32 = 128;
+const ATTENTION_ROWS: u32 = 32;
+
+fn attention_tiles(kernel: &'static str, spec: &AttentionSpec, heads: usize) -> Launch {
+    let numbers = AttentionNumbers {
+        seq: spec.seq as u32,
+        heads: spec.heads as u32,
+        kv_heads: spec.kv_heads as u32,
+        window: spec.window.map_or(u32::MAX, |window| window as u32),
+        scale: spec.scale.0 as f32,
+        soft_cap: spec.soft_cap.map_or(0.0, |cap| cap.0 as f32),
+    };
+    let threadgroups = [numbers.seq.div_ceil(ATTENTION_ROWS), heads as u32, spec.batch as u32];
+    launch(kernel, threadgroups, [ATTENTION_THREADS, 1, 1], &numbers)
+}
+
+pub fn attention(spec: &AttentionSpec) -> Launch {
+    attention_tiles("attention", spec, spec.heads)
+}
+
+pub fn attention_delta(spec: &AttentionSpec) -> Launch {
+    let elements = (spec.batch * spec.seq * spec.heads) as u64;
+    let threadgroups = [elements.div_ceil(4) as u32, 1, 1];
+    launch("attention_delta", threadgroups, [ATTENTION_THREADS, 1, 1], &ElementwiseSpec { elements })
+}
+
+/// Reads what [`attention_delta`] writes.
+pub fn attention_query_gradient(spec: &AttentionSpec) -> Launch {
+    attention_tiles("attention_query_gradient", spec, spec.heads)
+}
+
+/// Reads what [`attention_delta`] writes.
+pub fn attention_key_gradient(spec: &AttentionSpec) -> Launch {
+    attention_tiles("attention_key_gradient", spec, spec.kv_heads)
 }

@@ -4,12 +4,17 @@
 //! activations and one width of heads, when a device first needs them. Nothing here needs Metal: `tests/metal` compiles
 //! the same files as C++ and runs them, launched by the same code.
 
+mod format;
 mod interface;
 pub mod launch;
 mod spec;
 
+pub use format::WeightFormat;
 pub use interface::{Access, Binding, FUNCTION_CONSTANTS, INTERFACES, Interface, Kind};
-pub use spec::{AdamWNumbers, Chunk, ElementwiseSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec};
+pub use spec::{
+    AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
+    QuantizedSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec,
+};
 
 use std::fmt::Write as _;
 
@@ -18,10 +23,17 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("prelude.metal", include_str!("prelude.metal")),
     ("rms_norm.metal", include_str!("../rms_norm.metal")),
     ("rope.metal", include_str!("../rope.metal")),
-    ("swiglu.metal", include_str!("../swiglu.metal")),
+    ("gated.metal", include_str!("../gated.metal")),
+    ("bias.metal", include_str!("../bias.metal")),
     ("rows.metal", include_str!("../rows.metal")),
     ("sum_of_squares.metal", include_str!("../sum_of_squares.metal")),
     ("adamw.metal", include_str!("../adamw.metal")),
+    ("tile.metal", include_str!("../matmul/tile.metal")),
+    ("attention.metal", include_str!("../attention/attention.metal")),
+    ("attention_gradient.metal", include_str!("../attention/attention_gradient.metal")),
+    ("products.metal", include_str!("../linear/products.metal")),
+    ("quantized.metal", include_str!("../linear/quantized.metal")),
+    ("cross_entropy.metal", include_str!("../cross_entropy/cross_entropy.metal")),
 ];
 
 /// The type of activations that a library is compiled for.

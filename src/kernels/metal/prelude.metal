@@ -9,6 +9,10 @@ using namespace metal;
 
 #ifdef __METAL_VERSION__
 #define THREADGROUP_ARRAY(type, name, count) threadgroup type name[count]
+// Arrays of matrices have to stay in registers.
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL
 #endif
 
 // An id that names no row, and a target that is not learned.
@@ -45,6 +49,49 @@ inline float threadgroup_sum(float value, threadgroup float* partial, uint threa
     // The next reduction may write `partial` at once.
     threadgroup_barrier(mem_flags::mem_threadgroup);
     return total;
+}
+
+// The largest of all threads' values, for each of them. `partial` holds MAX_THREADS.
+inline float threadgroup_max(float value, threadgroup float* partial, uint thread_index, uint threads) {
+    if (tree_reduction) {
+        partial[thread_index] = value;
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        for (uint width = threads; width > 1;) {
+            const uint upper = (width + 1) / 2;
+            if (thread_index + upper < width) {
+                partial[thread_index] = max(partial[thread_index], partial[thread_index + upper]);
+            }
+            threadgroup_barrier(mem_flags::mem_threadgroup);
+            width = upper;
+        }
+    } else {
+        const float largest = simd_max(value);
+        if (thread_index % 32 == 0) {
+            partial[thread_index / 32] = largest;
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        const uint lane = thread_index % 32;
+        value = simd_max(lane < threads / 32 ? partial[lane] : partial[0]);
+    }
+    const float largest = tree_reduction ? partial[0] : value;
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    return largest;
+}
+
+// The sum of the values of a SIMD group, for each of its threads. `partial` holds a float for every thread.
+inline float simdgroup_total(float value, threadgroup float* partial, uint thread_index) {
+    if (!tree_reduction) {
+        return simd_sum(value);
+    }
+    partial[thread_index] = value;
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint width = 16; width > 0; width /= 2) {
+        if (thread_index % 32 < width) {
+            partial[thread_index] += partial[thread_index + width];
+        }
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    return partial[thread_index / 32 * 32];
 }
 
 // Whether a number is NaN, for compilers that assume there is none.

@@ -51,6 +51,48 @@ specs! {
     RowsSpec as "RowsSpec" { count: u32, width: u32, rows: u32, }
     /// A run of elements of one trained tensor: offsets in elements within the gradients and within the states.
     Chunk as "Chunk" { gradient: u64, state: u64, elements: u32, unused: u32, }
+    /// Rows that get a bias.
+    BiasSpec as "BiasSpec" { rows: u32, width: u32, }
+    /// y [rows, columns] = scale * left right^T: one product of a dispatch; without rows it is left out.
+    ProductSpec as "ProductSpec" {
+        partials: u64,
+        rows: u32,
+        columns: u32,
+        depth: u32,
+        left_across: u32,
+        right_across: u32,
+        add: u32,
+        splits: u32,
+        scale: f32,
+    }
+    /// A chunk of tokens and a block of the vocabulary; `soft_cap` is 0 for none.
+    CrossEntropyNumbers as "CrossEntropySpec" {
+        tokens: u32,
+        width: u32,
+        vocab: u32,
+        words: u32,
+        first_word: u32,
+        gradient: u32,
+        soft_cap: f32,
+    }
+    /// Attention of rows of `seq` positions; `soft_cap` is 0 for none.
+    AttentionNumbers as "AttentionSpec" {
+        seq: u32,
+        heads: u32,
+        kv_heads: u32,
+        window: u32,
+        scale: f32,
+        soft_cap: f32,
+    }
+    /// x [rows, inputs] times a quantized weight [outputs, inputs], or the way back where `transpose`.
+    QuantizedSpec as "QuantizedSpec" {
+        rows: u32,
+        outputs: u32,
+        inputs: u32,
+        block_values: u32,
+        block_bytes: u32,
+        transpose: u32,
+    }
     /// Partial sums there are.
     SumSpec as "SumSpec" { partials: u32, }
     /// What AdamW computes with, rounded from f64.

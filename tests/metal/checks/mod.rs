@@ -2,14 +2,19 @@
 //! with the CPU's kernels; it returns what is wrong, so that mutants can be caught by it.
 
 mod adamw;
+mod attention;
+mod cross_entropy;
 mod elementwise;
+mod products;
+mod quantized;
 mod rms_norm;
 
 use half::bf16;
 use lazytune::graph::{DType, Operation, Shape, TensorType};
 use lazytune::kernels::metal::Element;
-use lazytune::kernels::{self, Memory};
+use lazytune::kernels::{self, Memory, Operand};
 
+use crate::compiler::can_compile;
 use crate::gpu::{Buffer, Gpu};
 
 pub type Outcome = Result<(), String>;
@@ -26,13 +31,22 @@ const fn check(file: &'static str, run: fn(&Gpu) -> Outcome) -> Check {
     Check { file, run, head_dims: &[64] }
 }
 
+/// Tiles of 32, 16 and 8 keys; 20 is no multiple of 8.
+const HEAD_DIMS: &[usize] = &[64, 20, 128, 136];
+
 pub const CHECKS: &[Check] = &[
     check("rms_norm.metal", rms_norm::check),
     check("rope.metal", elementwise::rope),
-    check("swiglu.metal", elementwise::swiglu),
+    check("gated.metal", elementwise::gated),
+    check("bias.metal", elementwise::add_bias),
     check("rows.metal", elementwise::gather_rows),
     check("sum_of_squares.metal", adamw::sum_of_squares),
     check("adamw.metal", adamw::check),
+    Check { file: "attention.metal", run: attention::forward, head_dims: HEAD_DIMS },
+    Check { file: "attention_gradient.metal", run: attention::gradient, head_dims: HEAD_DIMS },
+    check("products.metal", products::check),
+    check("quantized.metal", quantized::check),
+    check("cross_entropy.metal", cross_entropy::check),
 ];
 
 /// Uniform in -1..1 (splitmix64).
@@ -91,6 +105,48 @@ fn floats_of(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
+/// A tensor in the CPU's memory.
+struct Tensor {
+    tensor: TensorType,
+    memory: Memory,
+}
+
+impl Tensor {
+    /// None where the CPU has no such type.
+    fn new(gpu: &Gpu, &(dims, buffer): &(&[usize], &Buffer)) -> Option<Self> {
+        let tensor = tensor_type(gpu.element, dims, buffer)?;
+        // A packed weight takes more than its elements.
+        Some(Self { tensor, memory: Memory::zeroed(kernels::packed_bytes(tensor)).unwrap() })
+    }
+
+    fn operand(&self) -> Operand {
+        self.memory.operand(0, self.tensor).unwrap()
+    }
+
+    fn packed(self) -> Self {
+        let packed = Self { tensor: self.tensor, memory: Memory::zeroed(self.memory.bytes()).unwrap() };
+        compute(&Operation::Pack, &[self.operand()], &[packed.operand()]);
+        packed
+    }
+}
+
+fn compute(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) {
+    let kernel = kernels::build(operation, inputs, outputs).unwrap();
+    let mut scratch = vec![[0u64; 8]; kernel.scratch_bytes().div_ceil(64)];
+    (0..kernel.parts()).for_each(|part| kernel.run(part, bytemuck::cast_slice_mut(&mut scratch)));
+}
+
+/// Operations whose second input is a packed weight on the CPU.
+fn packs(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Linear { .. }
+            | Operation::ProjectedCrossEntropy { .. }
+            | Operation::ProjectedCrossEntropyGrad { .. }
+            | Operation::ProjectedCrossEntropyWeightGrad { .. }
+    )
+}
+
 /// What the CPU's kernel computes, compared with outputs of the GPU's; the CPU has none for f16.
 ///
 /// Inputs and outputs come with their shapes. An operation that updates a state is compared by that state.
@@ -101,24 +157,22 @@ pub fn agrees_with_cpu(
     outputs: &[(&[usize], &Buffer)],
     tolerance: f64,
 ) -> Outcome {
-    let place = |&(dims, buffer): &(&[usize], &Buffer)| {
-        let tensor = tensor_type(gpu.element, dims, buffer)?;
-        Some((tensor, Memory::zeroed(tensor.bytes()).unwrap()))
+    let place = |all: &[(&[usize], &Buffer)]| all.iter().map(|one| Tensor::new(gpu, one)).collect();
+    let (Some(read), Some(written)): (Option<Vec<_>>, Option<Vec<_>>) = (place(inputs), place(outputs))
+    else {
+        return Ok(());
     };
-    let Some(read) = inputs.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(()) };
-    let Some(written) = outputs.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(()) };
-    let operand = |(tensor, memory): &(TensorType, Memory)| memory.operand(0, *tensor).unwrap();
-    let reads: Vec<_> = read.iter().map(operand).collect();
-    let mut writes: Vec<_> = written.iter().map(operand).collect();
+    let mut tensors = vec![];
+    for (index, (tensor, (_, buffer))) in read.into_iter().zip(inputs).enumerate() {
+        tensor.operand().write(&bytes_of(tensor.tensor.dtype, buffer)).unwrap();
+        tensors.push(if index == 1 && packs(operation) { tensor.packed() } else { tensor });
+    }
+    let reads: Vec<_> = tensors.iter().map(Tensor::operand).collect();
+    let mut writes: Vec<_> = written.iter().map(Tensor::operand).collect();
     if operation.updates_state() {
         writes[0] = reads[0];
     }
-    for (operand, (_, buffer)) in reads.iter().zip(inputs) {
-        operand.write(&bytes_of(operand.tensor.dtype, buffer)).unwrap();
-    }
-    let kernel = kernels::build(operation, &reads, &writes).unwrap();
-    let mut scratch = vec![[0u64; 8]; kernel.scratch_bytes().div_ceil(64)];
-    (0..kernel.parts()).for_each(|part| kernel.run(part, bytemuck::cast_slice_mut(&mut scratch)));
+    compute(operation, &reads, &writes);
     for (index, (operand, (_, buffer))) in writes.iter().zip(outputs).enumerate() {
         let expected = floats_of(operand.tensor.dtype, &operand.read());
         close(&format!("output {index} against the CPU's"), buffer.floats(), &expected, tolerance)?;
@@ -128,9 +182,15 @@ pub fn agrees_with_cpu(
 
 /// Runs every check of a file in all types of activations and both kinds of reductions.
 fn run_all(file: &str) {
+    if !can_compile() {
+        return;
+    }
     for check in CHECKS.iter().filter(|check| check.file == file) {
         for &head_dim in check.head_dims {
-            for element in [Element::F32, Element::F16, Element::Bf16] {
+            let elements = [Element::F32, Element::F16, Element::Bf16];
+            // Further widths of heads take other tiles, whatever the type.
+            let count = if head_dim == check.head_dims[0] { elements.len() } else { 1 };
+            for element in elements.into_iter().take(count) {
                 let gpu = Gpu::new(element, head_dim);
                 for tree_reduction in [0, 1] {
                     let constants = vec![tree_reduction];
@@ -163,8 +223,14 @@ macro_rules! tests {
 tests! {
     normalization: "rms_norm.metal",
     rotary_embedding: "rope.metal",
-    gated_units: "swiglu.metal",
+    gated_units: "gated.metal",
+    biases: "bias.metal",
     rows_by_number: "rows.metal",
     squared_norm: "sum_of_squares.metal",
     optimizer: "adamw.metal",
+    attention_forward: "attention.metal",
+    attention_backward: "attention_gradient.metal",
+    products_with_adapters: "products.metal",
+    quantized_weights: "quantized.metal",
+    projected_cross_entropy: "cross_entropy.metal",
 }
