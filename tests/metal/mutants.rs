@@ -2,7 +2,7 @@
 
 use lazytune::kernels::metal::Element;
 
-use crate::checks::{CHECKS, Outcome};
+use crate::checks::{CHECKS, Check, Outcome};
 use crate::compiler::can_compile;
 use crate::gpu::Gpu;
 use crate::source::declarations;
@@ -10,7 +10,12 @@ use crate::source::declarations;
 /// Runs the checks that can reach a place, until one fails.
 fn outcome(place: &str) -> Outcome {
     let file = place.split(':').next().unwrap();
-    let reach = CHECKS.iter().filter(|check| check.file == file || file == "prelude.metal");
+    let reaches = |check: &&Check| match file {
+        "prelude.metal" => true,
+        "tile.metal" => check.file == "products.metal",
+        _ => check.file == file,
+    };
+    let reach = CHECKS.iter().filter(reaches);
     for check in reach {
         for &head_dim in check.head_dims {
             for tree_reduction in [0, 1] {

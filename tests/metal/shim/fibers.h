@@ -78,9 +78,15 @@ class Threadgroup {
         used = 0;
         prepare(threads, body);
         const auto indices = permutation(threads, order);
+        // Forward and in reverse, a SIMD group goes as far as it can before the next one; shuffled, all go together.
+        const unsigned together = order <= 1 ? lanes : threads;
         do {
-            for (unsigned index : indices) {
-                if (fibers[index].state == State::ready) resume(index);
+            for (unsigned start = 0; start < threads; start += together) {
+                do {
+                    for (unsigned i = start; i < start + together; i++) {
+                        if (fibers[indices[i]].state == State::ready) resume(indices[i]);
+                    }
+                } while (release_simdgroups() > 0);
             }
         } while (release());
         check_canaries();
@@ -170,13 +176,18 @@ class Threadgroup {
         if (_setjmp(fiber.at) == 0) _longjmp(scheduler, 1);
     }
 
-    // Lets go of those whose partners have all arrived; false when all are done.
-    bool release() {
-        size_t released = 0, done = 0;
+    size_t release_simdgroups() {
+        size_t released = 0;
         for (size_t start = 0; start < fibers.size(); start += lanes) {
             released += release(start, start + lanes, State::in_simdgroup);
         }
-        released += release(0, fibers.size(), State::at_threadgroup_barrier);
+        return released;
+    }
+
+    // Lets go of all threads when they have arrived at a barrier; false when all are done.
+    bool release() {
+        size_t done = 0;
+        const size_t released = release(0, fibers.size(), State::at_threadgroup_barrier);
         for (const Fiber& fiber : fibers) done += fiber.state == State::done;
         if (released == 0 && done < fibers.size()) {
             for (const Fiber& fiber : fibers) {
