@@ -69,7 +69,7 @@ pub fn rounded(element: Element, value: f32) -> f32 {
     }
 }
 
-fn encode(element: Element, buffer: &Buffer) -> Vec<u8> {
+pub fn encode(element: Element, buffer: &Buffer) -> Vec<u8> {
     match (buffer, element) {
         (Buffer::F32(values), _) | (Buffer::Activation(values), Element::F32) => {
             values.iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -85,7 +85,7 @@ fn encode(element: Element, buffer: &Buffer) -> Vec<u8> {
     }
 }
 
-fn decode(element: Element, buffer: &mut Buffer, bytes: &[u8]) {
+pub fn decode(element: Element, buffer: &mut Buffer, bytes: &[u8]) {
     let pairs = || bytes.chunks_exact(2).map(|two| [two[0], two[1]]);
     let words = || bytes.chunks_exact(4).map(|four| [four[0], four[1], four[2], four[3]]);
     match (buffer, element) {
@@ -138,8 +138,17 @@ impl Gpu {
             );
             assert!(fits, "{} of {} is bound to {buffer:?}", binding.name, launch.kernel);
         }
-        let mut inputs: Vec<Vec<u8>> = buffers.iter().map(|buffer| encode(self.element, buffer)).collect();
-        inputs.extend((specs > 0).then(|| launch.spec.clone()));
+        let inputs: Vec<Vec<u8>> = buffers.iter().map(|buffer| encode(self.element, buffer)).collect();
+        for (buffer, bytes) in buffers.iter_mut().zip(self.run_bytes(launch, &inputs)?) {
+            decode(self.element, buffer, &bytes);
+        }
+        Ok(())
+    }
+
+    /// The same, with everything as it lies in memory; returns what became of the buffers.
+    pub fn run_bytes(&self, launch: &Launch, buffers: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
+        let mut inputs = buffers.to_vec();
+        inputs.extend((!launch.spec.is_empty()).then(|| launch.spec.clone()));
         let results = ORDERS.map(|order| self.run_once(launch, order, &inputs));
         let [first, others @ ..] = results;
         let first = first?;
@@ -149,12 +158,12 @@ impl Gpu {
             }
         }
         let mut rest = &first[..];
-        for (buffer, input) in buffers.iter_mut().zip(&inputs) {
-            let (bytes, next) = rest.split_at(input.len());
-            decode(self.element, buffer, bytes);
+        let mut take = |length: usize| {
+            let (bytes, next) = rest.split_at(length);
             rest = next;
-        }
-        Ok(())
+            bytes.to_vec()
+        };
+        Ok(buffers.iter().map(|buffer| take(buffer.len())).collect())
     }
 
     fn run_once(&self, launch: &Launch, order: u64, inputs: &[Vec<u8>]) -> Result<Vec<u8>, String> {

@@ -13,7 +13,7 @@
 #define FORMAT_Q5_K 8
 #define FORMAT_Q6_K 9
 
-constant uint weight_format [[function_constant(1)]];
+constant ushort weight_format [[function_constant(1)]];
 
 struct QuantizedSpec {
     uint rows;

@@ -30,8 +30,8 @@ impl WeightFormat {
     ];
 
     /// The value of the function constant `weight_format`.
-    pub fn constant(self) -> u32 {
-        self as u32
+    pub fn constant(self) -> u16 {
+        self as u16
     }
 
     /// Values of a block.

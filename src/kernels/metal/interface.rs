@@ -41,7 +41,7 @@ pub struct Interface {
 }
 
 /// Names and types of the constants that pipelines are specialized with, by index.
-pub const FUNCTION_CONSTANTS: &[(&str, &str)] = &[("tree_reduction", "bool"), ("weight_format", "uint")];
+pub const FUNCTION_CONSTANTS: &[(&str, &str)] = &[("tree_reduction", "bool"), ("weight_format", "ushort")];
 
 const fn read(name: &'static str, kind: Kind) -> Binding {
     Binding { name, access: Access::Read, kind }

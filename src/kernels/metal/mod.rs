@@ -7,6 +7,7 @@
 mod format;
 mod interface;
 pub mod launch;
+pub mod lower;
 mod spec;
 
 pub use format::WeightFormat;

@@ -5,6 +5,7 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 mod elementwise;
+mod lowered;
 mod products;
 mod quantized;
 mod rms_norm;
