@@ -18,6 +18,7 @@ mod lanes;
 pub mod linear;
 pub mod matmul;
 mod memory;
+pub mod metal;
 pub mod number;
 pub mod pack;
 pub mod plain;

@@ -97,7 +97,7 @@ impl StreamingLoader {
         // The reader works one block ahead, and waits with it until it is asked for.
         let (sender, blocks) = sync_channel(0);
         let work = move || {
-            let _ = reader.run(tokenizer.as_deref(), &mut |block| sender.send(block).is_ok());
+            reader.run(tokenizer.as_deref(), &mut |block| sender.send(block).is_ok());
         };
         let worker = thread::Builder::new()
             .name("data-reader".to_owned())

@@ -11,7 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::{HostTensor, HostValues};
 use crate::executor::tensor_cache::TensorCache;
-use crate::graph::{DType, Operation, TensorType};
+use crate::graph::{DType, FrozenNode, Operation, TensorType};
+#[cfg(feature = "metal")]
+use crate::passes::{FUSE, MERGE};
 use crate::passes::{Pass, SIMPLIFY};
 use crate::plan::{Place, Plan, Target};
 
@@ -24,12 +26,47 @@ pub struct CandleDevice {
     plan: Option<Arc<Plan>>,
     /// One per node of the bound plan, while it is alive.
     values: Vec<Option<Tensor>>,
+    /// All outputs of the nodes that have several.
+    outputs: HashMap<usize, Vec<Tensor>>,
+    /// Kernels of fused operations, where the device has some.
+    fused: Option<Box<dyn FusedKernels>>,
     /// Inputs that masks are made from, which happens on the host.
     host_inputs: HashMap<usize, HostTensor>,
 }
 
+/// Kernels of whole operations.
+pub(super) trait FusedKernels: Send {
+    fn has(&self, operation: &Operation) -> bool;
+
+    /// All outputs of a node.
+    fn run(&mut self, node: &FrozenNode, types: &[TensorType], inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+}
+
 /// Every fused operation is decomposed.
 struct PlainTarget;
+
+/// The operations that this function does not name are decomposed.
+#[cfg(feature = "metal")]
+struct FusedTarget(fn(&Operation) -> bool);
+
+#[cfg(feature = "metal")]
+impl Target for FusedTarget {
+    fn batch_size_hint(&self) -> usize {
+        16
+    }
+
+    fn recomputes(&self) -> bool {
+        true
+    }
+
+    fn passes(&self) -> Vec<Pass> {
+        vec![SIMPLIFY, FUSE, MERGE]
+    }
+
+    fn lacks_kernel(&self, operation: &Operation) -> bool {
+        !operation.is_leaf() && !(self.0)(operation)
+    }
+}
 
 impl Target for PlainTarget {
     fn batch_size_hint(&self) -> usize {
@@ -59,6 +96,8 @@ impl CandleDevice {
             cache: TensorCache::default(),
             plan: None,
             values: Vec::new(),
+            outputs: HashMap::new(),
+            fused: None,
             host_inputs: HashMap::new(),
         }
     }
@@ -79,7 +118,12 @@ impl CandleDevice {
         // Where macOS is older than 15, candle panics instead of failing.
         let opened = std::panic::catch_unwind(|| Hardware::new_metal(0));
         let old = || Error::device("Metal could not be started").hint("macOS 15 or newer is needed");
-        Ok(Self::new(opened.map_err(|_| old())?.map_err(failed)?))
+        let hardware = opened.map_err(|_| old())?.map_err(failed)?;
+        #[cfg(feature = "metal")]
+        let fused = super::metal::MetalKernels::open(&hardware)?;
+        #[cfg(not(feature = "metal"))]
+        let fused = None;
+        Ok(Self { fused, ..Self::new(hardware) })
     }
 
     fn plan(&self) -> Result<Arc<Plan>> {
@@ -97,6 +141,11 @@ impl CandleDevice {
                 self.value(plan, node.inputs[0])?.reshape(shape.dims()).map_err(failed)
             }
             Operation::Detach => self.value(plan, node.inputs[0]),
+            Operation::Output(output) => {
+                let outputs = self.outputs.get(&node.inputs[0]);
+                let missing = || Error::internal(format!("output {output} was read before it was computed"));
+                outputs.and_then(|outputs| outputs.get(*output)).cloned().ok_or_else(missing)
+            }
             Operation::State(name) | Operation::Frozen(name) => self
                 .leaves
                 .get(name.as_ref())
@@ -107,9 +156,20 @@ impl CandleDevice {
         }
     }
 
-    fn compute(&self, plan: &Plan, index: usize) -> Result<Tensor> {
+    /// The first output of a node; where there are more, all are kept.
+    fn compute(&mut self, plan: &Plan, index: usize) -> Result<Tensor> {
         let node = &plan.graph.nodes()[index];
         let inputs = node.inputs.iter().map(|&input| self.value(plan, input)).collect::<Result<Vec<_>>>()?;
+        if let Some(fused) = self.fused.as_mut().filter(|fused| fused.has(&node.operation)) {
+            let types: Vec<TensorType> =
+                node.inputs.iter().map(|&input| plan.graph.nodes()[input].tensor_type()).collect();
+            let outputs = fused.run(node, &types, &inputs)?;
+            let first = outputs.first().cloned();
+            if outputs.len() > 1 {
+                self.outputs.insert(index, outputs);
+            }
+            return first.ok_or_else(|| Error::internal(format!("{:?} gave nothing", node.operation)));
+        }
         let host: Vec<Option<&HostTensor>> =
             node.inputs.iter().map(|input| self.host_inputs.get(input)).collect();
         let operands = Operands { node, inputs: &inputs, host: &host, hardware: &self.hardware };
@@ -199,6 +259,10 @@ impl Device for CandleDevice {
     }
 
     fn target(&self) -> Arc<dyn Target + Send + Sync> {
+        #[cfg(feature = "metal")]
+        if self.fused.is_some() {
+            return Arc::new(FusedTarget(crate::kernels::metal::lower::has_kernel));
+        }
         Arc::new(PlainTarget)
     }
 
@@ -228,6 +292,7 @@ impl Device for CandleDevice {
             return Ok(());
         }
         self.values = vec![None; plan.graph.nodes().len()];
+        self.outputs.clear();
         self.host_inputs.clear();
         self.plan = Some(plan.clone());
         self.prepare(plan)
@@ -246,9 +311,10 @@ impl Device for CandleDevice {
         for &index in &plan.batches[batch] {
             self.run(&plan, index)?;
         }
-        for (value, place) in self.values.iter_mut().zip(&plan.places) {
+        for (index, (value, place)) in self.values.iter_mut().zip(&plan.places).enumerate() {
             if matches!(place, Place::Arena(slot) if slot.last == batch && slot.first <= batch) {
                 *value = None;
+                self.outputs.remove(&index);
             }
         }
         Ok(())

@@ -1,8 +1,10 @@
-//! Devices that candle drives: Metal, CUDA, and candle's own CPU for tests. Plans hold plain operations only here;
-//! each becomes a candle operation on tensors in the device's memory.
+//! Devices that candle drives: Metal, CUDA, and candle's own CPU for tests. A plain operation becomes a candle operation
+//! on tensors in the device's memory; fused ones are decomposed, but for those that Metal has kernels for.
 
 mod device;
 mod experts;
+#[cfg(feature = "metal")]
+mod metal;
 mod operations;
 
 pub use device::CandleDevice;

@@ -1,0 +1,176 @@
+//! From an operation to the launches that compute it: what a device runs, and what `tests/metal` run as C++.
+
+mod attention;
+mod cross_entropy;
+mod linear;
+mod optimizer;
+mod rows;
+
+use super::Element;
+use super::launch::Launch;
+use crate::error::{Error, Result};
+use crate::graph::{DType, Operation, TensorType};
+
+/// What a binding or a product is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Input(usize),
+    Output(usize),
+    /// Memory that only these steps need, by index.
+    Scratch(usize),
+    /// Bytes that the host knows, by index.
+    Table(usize),
+}
+
+/// A place from a byte on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    pub place: Place,
+    pub offset: usize,
+}
+
+impl From<Place> for Bound {
+    fn from(place: Place) -> Self {
+        Self { place, offset: 0 }
+    }
+}
+
+impl Place {
+    pub(super) fn at(self, offset: usize) -> Bound {
+        Bound { place: self, offset }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A kernel with what it is bound to, but for its spec.
+    Launch(Launch, Vec<Bound>),
+    /// The device's own product: y [rows, columns] = left [rows, depth] times right [columns, depth]^T, or
+    /// right [depth, columns] where not `transpose_right`.
+    Product { left: Place, right: Place, y: Place, transpose_right: bool, extents: [usize; 3] },
+}
+
+/// Steps in their order; each may read what those before it wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lowering {
+    pub element: Element,
+    pub head_dim: usize,
+    pub steps: Vec<Step>,
+    /// Bytes of each piece of scratch memory.
+    pub scratch: Vec<usize>,
+    pub tables: Vec<Vec<u8>>,
+}
+
+/// Width of heads of a library that computes no attention.
+const ANY_HEAD_DIM: usize = 64;
+
+impl Lowering {
+    fn new(element: Element) -> Self {
+        Self { element, head_dim: ANY_HEAD_DIM, steps: vec![], scratch: vec![], tables: vec![] }
+    }
+
+    fn launch<const N: usize>(&mut self, launch: Launch, bound: [Bound; N]) {
+        self.steps.push(Step::Launch(launch, bound.to_vec()));
+    }
+
+    fn scratch(&mut self, bytes: usize) -> Place {
+        self.scratch.push(bytes);
+        Place::Scratch(self.scratch.len() - 1)
+    }
+
+    fn table(&mut self, bytes: Vec<u8>) -> Place {
+        self.tables.push(bytes);
+        Place::Table(self.tables.len() - 1)
+    }
+}
+
+/// Sizes as kernels take them.
+fn extent(n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| {
+        Error::device(format!("{n} elements are too many for a Metal kernel")).hint("use a smaller batch")
+    })
+}
+
+fn element_of(tensor: TensorType) -> Result<Element> {
+    match tensor.dtype {
+        DType::F32 => Ok(Element::F32),
+        DType::Bf16 => Ok(Element::Bf16),
+        DType::F64 | DType::U32 => Err(Error::internal(format!("no Metal kernel computes with {tensor}"))),
+    }
+}
+
+/// An operation with the types of its operands.
+struct Node<'a> {
+    inputs: &'a [TensorType],
+    outputs: &'a [TensorType],
+}
+
+impl Node<'_> {
+    fn input(&self, index: usize) -> Result<TensorType> {
+        let missing = || Error::internal(format!("an operation has no input {index}"));
+        self.inputs.get(index).copied().ok_or_else(missing)
+    }
+
+    fn output(&self, index: usize) -> Result<TensorType> {
+        let missing = || Error::internal(format!("an operation has no output {index}"));
+        self.outputs.get(index).copied().ok_or_else(missing)
+    }
+}
+
+/// Whether [`lower`] takes an operation.
+pub fn has_kernel(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::RmsNorm { .. }
+            | Operation::RmsNormGrad { .. }
+            | Operation::Rope { .. }
+            | Operation::Attention(_)
+            | Operation::AttentionGrad(_)
+            | Operation::AddBias
+            | Operation::SwiGlu
+            | Operation::SwiGluGrad
+            | Operation::GeGlu
+            | Operation::GeGluGrad
+            | Operation::Linear { .. }
+            | Operation::ProjectedCrossEntropy { .. }
+            | Operation::ProjectedCrossEntropyGrad { .. }
+            | Operation::ProjectedCrossEntropyWeightGrad { .. }
+            | Operation::SumOfSquares
+            | Operation::AdamW(_)
+            | Operation::Embedding
+    )
+}
+
+/// The launches of an operation. A state that is updated is its first input, and has no place as an output.
+///
+/// # Errors
+/// An internal error if [`has_kernel`] says no, or the operands do not fit; a device error if they are too large.
+pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Lowering> {
+    use Operation as Op;
+    let node = Node { inputs, outputs };
+    let mut to = Lowering::new(element_of(node.input(0)?)?);
+    match operation {
+        Op::RmsNorm { epsilon } => rows::rms_norm(&node, epsilon.0, &mut to),
+        Op::RmsNormGrad { epsilon, weight_gradient } => {
+            rows::rms_norm_gradient(&node, epsilon.0, *weight_gradient, &mut to)
+        }
+        Op::Rope { head_dim, inverse } => rows::rope(&node, *head_dim, *inverse, &mut to),
+        Op::AddBias => rows::add_bias(&node, &mut to),
+        Op::SwiGlu | Op::SwiGluGrad | Op::GeGlu | Op::GeGluGrad => rows::gated(&node, operation, &mut to),
+        Op::Embedding => rows::embedding(&node, &mut to),
+        Op::Attention(spec) => attention::forward(spec, &mut to),
+        Op::AttentionGrad(spec) => attention::gradient(spec, &mut to),
+        Op::Linear { transpose_weight, low_rank, residual } => {
+            linear::linear(&node, *transpose_weight, *low_rank, *residual, &mut to)
+        }
+        Op::ProjectedCrossEntropy { soft_cap } => cross_entropy::loss(&node, *soft_cap, &mut to),
+        Op::ProjectedCrossEntropyGrad { soft_cap } => cross_entropy::gradient(&node, *soft_cap, &mut to),
+        Op::ProjectedCrossEntropyWeightGrad { soft_cap } => {
+            cross_entropy::weight_gradient(&node, *soft_cap, &mut to)
+        }
+        Op::SumOfSquares => optimizer::sum_of_squares(&node, &mut to),
+        Op::AdamW(spec) => optimizer::adamw(&node, *spec, &mut to),
+        other => Err(Error::internal(format!("there is no Metal kernel of {other:?}"))),
+    }?;
+    Ok(to)
+}

@@ -1,0 +1,296 @@
+//! What operations are lowered to, run step by step and compared with the CPU's kernels.
+
+use lazytune::graph::{
+    AdamWSpec, AttentionSpec, DType, IGNORE_TARGET, LowRank, Operation, Scalar, Shape, TensorType,
+};
+use lazytune::kernels::metal::lower::{Bound, Lowering, Place, Step, has_kernel, lower};
+use lazytune::kernels::metal::{Access, Element, INTERFACES};
+
+use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
+use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing, rounded};
+
+/// An operation, and its operands with their shapes.
+struct Sample {
+    operation: Operation,
+    inputs: Vec<(Vec<usize>, Buffer)>,
+    outputs: Vec<(Vec<usize>, Buffer)>,
+}
+
+/// Everything that steps are bound to, as it lies in memory.
+struct Memory {
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+    scratch: Vec<Vec<u8>>,
+    tables: Vec<Vec<u8>>,
+}
+
+impl Memory {
+    fn at(&mut self, place: Place) -> &mut Vec<u8> {
+        match place {
+            Place::Input(index) => &mut self.inputs[index],
+            Place::Output(index) => &mut self.outputs[index],
+            Place::Scratch(index) => &mut self.scratch[index],
+            Place::Table(index) => &mut self.tables[index],
+        }
+    }
+
+    fn launch(
+        &mut self,
+        gpu: &Gpu,
+        step: &lazytune::kernels::metal::launch::Launch,
+        bound: &[Bound],
+    ) -> Outcome {
+        let before: Vec<Vec<u8>> = bound.iter().map(|to| self.at(to.place)[to.offset..].to_vec()).collect();
+        let after = gpu.run_bytes(step, &before)?;
+        let interface = INTERFACES.iter().find(|interface| interface.kernel == step.kernel).unwrap();
+        for (index, to) in bound.iter().enumerate() {
+            let written = interface.bindings[index].access == Access::Write;
+            assert!(written || after[index] == before[index], "{} writes what it reads", step.kernel);
+            // A buffer that is bound several times is written by one of the bindings at most.
+            if written && after[index] != before[index] {
+                self.at(to.place)[to.offset..].copy_from_slice(&after[index]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What candle's product does.
+    fn product(&mut self, element: Element, places: [Place; 3], transpose_right: bool, extents: [usize; 3]) {
+        let [rows, columns, depth] = extents;
+        let mut values = |place: Place, n: usize| {
+            let mut buffer = nothing(n);
+            let bytes = self.at(place)[..n * element.bytes()].to_vec();
+            decode(element, &mut buffer, &bytes);
+            buffer
+        };
+        let (left, right) = (values(places[0], rows * depth), values(places[1], depth * columns));
+        let (left, right) = (left.floats(), right.floats());
+        let at =
+            |k: usize, column: usize| if transpose_right { column * depth + k } else { k * columns + column };
+        let sum = |row: usize, column: usize| -> f64 {
+            (0..depth).map(|k| f64::from(left[row * depth + k]) * f64::from(right[at(k, column)])).sum()
+        };
+        let y = (0..rows * columns).map(|i| rounded(element, sum(i / columns, i % columns) as f32)).collect();
+        *self.at(places[2]) = encode(element, &Buffer::Activation(y));
+    }
+}
+
+fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
+    let bytes =
+        |all: &[(Vec<usize>, Buffer)]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
+    let mut memory = Memory {
+        inputs: bytes(&sample.inputs),
+        outputs: bytes(&sample.outputs),
+        scratch: lowering.scratch.iter().map(|&bytes| vec![0xff; bytes]).collect(),
+        tables: lowering.tables.clone(),
+    };
+    for step in &lowering.steps {
+        match step {
+            Step::Launch(launch, bound) => {
+                let library = Gpu { element: lowering.element, head_dim: lowering.head_dim, ..gpu.clone() };
+                memory.launch(&library, launch, bound)?;
+            }
+            Step::Product { left, right, y, transpose_right, extents } => {
+                memory.product(lowering.element, [*left, *right, *y], *transpose_right, *extents);
+            }
+        }
+    }
+    if sample.operation.updates_state() {
+        memory.outputs = vec![memory.inputs[0].clone()];
+    }
+    for ((_, buffer), bytes) in sample.outputs.iter_mut().zip(&memory.outputs) {
+        decode(gpu.element, buffer, bytes);
+    }
+    Ok(())
+}
+
+fn check(gpu: &Gpu, mut sample: Sample) -> Outcome {
+    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
+        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
+    };
+    assert!(has_kernel(&sample.operation));
+    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    run(gpu, &lowering, &mut sample)?;
+    let borrowed = |all: &'_ [(Vec<usize>, Buffer)]| -> Vec<(Vec<usize>, Buffer)> { all.to_vec() };
+    let (inputs, outputs) = (borrowed(&sample.inputs), borrowed(&sample.outputs));
+    let inputs: Vec<(&[usize], &Buffer)> = inputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
+    let outputs: Vec<(&[usize], &Buffer)> =
+        outputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
+    // Kernels of the CPU round some factors to bf16 where activations are; sums of products are rounded on the way.
+    agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, 4.0 * gpu.tolerance(5e-6))
+        .map_err(|problem| format!("{:?}: {problem}", sample.operation))
+}
+
+/// Makes operands for one type of activations, each with another seed.
+struct Operands<'a> {
+    gpu: &'a Gpu,
+    sample: Sample,
+}
+
+impl<'a> Operands<'a> {
+    fn of(gpu: &'a Gpu, operation: Operation) -> Self {
+        Self { gpu, sample: Sample { operation, inputs: vec![], outputs: vec![] } }
+    }
+
+    fn random(&self, dims: &[usize]) -> Vec<f32> {
+        noise(dims.iter().product(), 1 + self.sample.inputs.len() as u64)
+    }
+
+    fn input(mut self, dims: &[usize]) -> Self {
+        let values = self.gpu.round(self.random(dims));
+        self.sample.inputs.push((dims.to_vec(), activations(&values)));
+        self
+    }
+
+    fn wide_input(mut self, dims: &[usize]) -> Self {
+        let values = self.random(dims).iter().map(|x| x.abs()).collect::<Vec<_>>();
+        self.sample.inputs.push((dims.to_vec(), floats(&values)));
+        self
+    }
+
+    fn ids(mut self, ids: Vec<u32>) -> Self {
+        self.sample.inputs.push((vec![ids.len()], Buffer::U32(ids)));
+        self
+    }
+
+    fn output(mut self, dims: &[usize]) -> Self {
+        self.sample.outputs.push((dims.to_vec(), nothing(dims.iter().product())));
+        self
+    }
+
+    fn wide_output(mut self, dims: &[usize]) -> Self {
+        self.sample.outputs.push((dims.to_vec(), no_floats(dims.iter().product())));
+        self
+    }
+
+    fn check(self) -> Outcome {
+        check(self.gpu, self.sample)
+    }
+}
+
+fn rows(gpu: &Gpu) -> Outcome {
+    let (n, d) = (5, 96);
+    let epsilon = Scalar(1e-5);
+    Operands::of(gpu, Operation::RmsNorm { epsilon }).input(&[n, d]).input(&[d]).output(&[n, d]).check()?;
+    for weight_gradient in [false, true] {
+        let operation = Operation::RmsNormGrad { epsilon, weight_gradient };
+        let operands = Operands::of(gpu, operation).input(&[n, d]).input(&[d]).input(&[n, d]).output(&[n, d]);
+        (if weight_gradient { operands.output(&[d]) } else { operands }).check()?;
+    }
+    let operation = Operation::Rope { head_dim: 32, inverse: true };
+    let operands = Operands::of(gpu, operation).input(&[n, d]);
+    operands.wide_input(&[n, 16]).wide_input(&[n, 16]).output(&[n, d]).check()?;
+    Operands::of(gpu, Operation::AddBias).input(&[n, d]).input(&[d]).output(&[n, d]).check()?;
+    for operation in [Operation::SwiGlu, Operation::GeGlu] {
+        Operands::of(gpu, operation).input(&[n, d]).input(&[n, d]).output(&[n, d]).check()?;
+    }
+    for operation in [Operation::SwiGluGrad, Operation::GeGluGrad] {
+        let operands = Operands::of(gpu, operation).input(&[n, d]).input(&[n, d]).input(&[n, d]);
+        operands.output(&[n, d]).output(&[n, d]).check()?;
+    }
+    let ids = vec![3, IGNORE_TARGET, 0];
+    Operands::of(gpu, Operation::Embedding).input(&[7, d]).ids(ids).output(&[3, d]).check()
+}
+
+fn attention(gpu: &Gpu) -> Outcome {
+    let spec = AttentionSpec {
+        batch: 2,
+        seq: 35,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 20,
+        scale: Scalar(0.3),
+        window: Some(30),
+        soft_cap: Some(Scalar(4.0)),
+    };
+    let n = spec.batch * spec.seq;
+    let (wide, narrow) = (&[n, 80][..], &[n, 40][..]);
+    let segments: Vec<u32> = (0..n as u32).map(|token| token % 35 / 20).collect();
+    let operands = |operation| {
+        Operands::of(gpu, operation).input(wide).input(narrow).input(narrow).ids(segments.clone())
+    };
+    let mut forward = operands(Operation::Attention(spec)).output(wide).wide_output(&[n, 4]).sample;
+    let types: Vec<TensorType> =
+        forward.inputs.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect();
+    run(gpu, &lower(&forward.operation, &types, &[]).unwrap(), &mut forward)?;
+    let mut backward = operands(Operation::AttentionGrad(spec));
+    backward.sample.inputs.extend(forward.outputs);
+    backward.input(wide).output(wide).output(narrow).output(narrow).check()?;
+    operands(Operation::Attention(spec)).output(wide).wide_output(&[n, 4]).check()
+}
+
+fn linear(gpu: &Gpu) -> Outcome {
+    let (n, inputs, outputs, rank) = (9, 40, 33, 6);
+    for (transpose_weight, transpose, residual) in [(false, false, true), (true, true, false)] {
+        let low_rank = Some(LowRank { scale: Scalar(0.5), transpose });
+        let operation = Operation::Linear { transpose_weight, low_rank, residual };
+        let weight = if transpose_weight { [inputs, outputs] } else { [outputs, inputs] };
+        let v = if transpose { [rank, outputs] } else { [outputs, rank] };
+        let operands =
+            Operands::of(gpu, operation).input(&[n, inputs]).input(&weight).input(&[n, rank]).input(&v);
+        let operands = if residual { operands.input(&[n, outputs]) } else { operands };
+        operands.output(&[n, outputs]).check()?;
+    }
+    let plain = Operation::Linear { transpose_weight: false, low_rank: None, residual: false };
+    Operands::of(gpu, plain).input(&[n, inputs]).input(&[outputs, inputs]).output(&[n, outputs]).check()
+}
+
+fn cross_entropy(gpu: &Gpu) -> Outcome {
+    let (n, d, vocab) = (70, 24, 90);
+    let targets: Vec<u32> = (0..n).map(|i| if i % 3 == 0 { IGNORE_TARGET } else { i * 5 % 90 }).collect();
+    let n = n as usize;
+    let soft_cap = Some(Scalar(5.0));
+    let operands =
+        |operation| Operands::of(gpu, operation).input(&[n, d]).input(&[vocab, d]).ids(targets.clone());
+    operands(Operation::ProjectedCrossEntropy { soft_cap }).wide_output(&[n]).check()?;
+    let operation = Operation::ProjectedCrossEntropyGrad { soft_cap };
+    let gradient = operands(operation).wide_input(&[n]).wide_output(&[n]).wide_output(&[n]).output(&[n, d]);
+    let mut sample = Sample { operation: gradient.sample.operation.clone(), ..gradient.sample };
+    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
+        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
+    };
+    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    run(gpu, &lowering, &mut sample)?;
+    let log_sum_exp = sample.outputs[1].clone();
+    check(gpu, sample)?;
+    let operation = Operation::ProjectedCrossEntropyWeightGrad { soft_cap };
+    let mut of_weight = operands(operation).wide_input(&[n]);
+    of_weight.sample.inputs.push(log_sum_exp);
+    of_weight.output(&[vocab, d]).check()
+}
+
+fn optimizer(gpu: &Gpu) -> Outcome {
+    let squares = Operands::of(gpu, Operation::SumOfSquares).input(&[70, 90]).input(&[5]).input(&[3, 4]);
+    squares.wide_output(&[1]).check()?;
+    if gpu.element != Element::F32 {
+        return Ok(());
+    }
+    let (beta1, beta2) = (Scalar(0.9), Scalar(0.99));
+    let spec = AdamWSpec { beta1, beta2, epsilon: Scalar(1e-8), weight_decay: Scalar(0.1) };
+    let mut adamw = Operands::of(gpu, Operation::AdamW(spec));
+    for dims in [[70, 90]; 4] {
+        adamw = adamw.wide_input(&dims);
+    }
+    adamw.wide_input(&[1]).wide_input(&[1]).wide_input(&[1]).wide_output(&[70, 90]).check()
+}
+
+#[test]
+fn operations_are_lowered_to_what_the_cpu_computes() {
+    if !can_compile() {
+        return;
+    }
+    for element in [Element::F32, Element::Bf16] {
+        let gpu = Gpu::new(element, 64);
+        for group in [rows, attention, linear, cross_entropy, optimizer] {
+            group(&gpu).unwrap_or_else(|problem| panic!("{element:?}: {problem}"));
+        }
+    }
+}
+
+#[test]
+fn what_has_no_kernel_is_refused() {
+    let tensor = TensorType::new(Shape::new(&[2, 2]).unwrap(), DType::F32);
+    let operation = Operation::Detach;
+    assert!(!has_kernel(&operation));
+    assert!(lower(&operation, &[tensor], &[tensor]).is_err());
+}
