@@ -8,9 +8,7 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{
-    Block, Factors, Grid, MANY_PARTS, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows,
-};
+use super::matmul::{Block, Factors, Grid, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows};
 use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
 use super::split::{expect_len, hardware_threads};
@@ -26,7 +24,7 @@ const BLOCK_ROWS: usize = 8 * TILE_ROWS;
 /// Parts wanted for each thread: fewer read x and the panels less often.
 const PARTS_PER_THREAD: usize = 8;
 /// Rows per part where panels are transposed first, which must be cheap beside multiplying with them.
-const TRANSPOSING_ROWS: usize = 512;
+const TRANSPOSING_ROWS: usize = 1024;
 /// Rows of such a part that go through all its panels together.
 const MULTIPLIED_ROWS: usize = 4 * TILE_ROWS;
 /// Words of the longest run of k in one pass over a row block: rows and panel stay in the second-level cache.
@@ -84,11 +82,11 @@ impl<E: Element + Written> Linear<E> {
             expect_len("its residual", residual.len(), rows * outputs)?;
         }
         let panel_bytes = words::<E>(inputs) * PANEL * size_of::<f32>();
+        let parts = PARTS_PER_THREAD * hardware_threads();
         let block = if transpose_weight {
             let panel_bytes = panel_bytes.min(BLOCK_WORDS * PANEL * size_of::<f32>());
-            Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES, parts: MANY_PARTS }
+            Block { rows: TRANSPOSING_ROWS, panel_bytes, bytes: TRANSPOSED_BYTES, parts }
         } else {
-            let parts = PARTS_PER_THREAD * hardware_threads();
             Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts }
         };
         Ok(Self { x, packed, low_rank, residual, y, spec, grid: Grid::new(rows, outputs, block) })

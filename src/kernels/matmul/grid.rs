@@ -41,7 +41,8 @@ impl Grid {
         let row_blocks = if row_blocks > threads { row_blocks.next_multiple_of(threads) } else { row_blocks };
         let for_cache = (panels * block.panel_bytes).div_ceil(block.bytes);
         let for_threads = block.parts.div_ceil(row_blocks.max(1));
-        let panel_blocks = for_cache.max(for_threads).min(panels);
+        let block_panels = (panels / for_cache.max(for_threads).max(1)).max(1);
+        let panel_blocks = panels.div_ceil(block_panels);
         Self { rows, columns, row_blocks, panel_blocks }
     }
 
