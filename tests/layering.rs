@@ -88,7 +88,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("nix", &["cli/", "kernels/", "train/"]),
     ("ratatui", &["tui/"]),
     ("ruzstd", &["data/"]),
-    ("tokenizers", &["data/", "model/gguf/"]),
+    ("tokenizers", &["data/", "model/gguf/", "model/added_tokens.rs"]),
     ("toml", &["config/"]),
 ];
 
