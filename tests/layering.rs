@@ -100,7 +100,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("nix", &["cli/", "kernels/", "train/"]),
     ("ratatui", &["tui/"]),
     ("ruzstd", &["data/"]),
-    ("tokenizers", &["data/", "model/gguf/"]),
+    ("tokenizers", &["data/", "model/gguf/", "model/added_tokens.rs"]),
     ("toml", &["config/"]),
 ];
 

@@ -1,9 +1,11 @@
 //! Tokens that a run adds to a tokenizer's vocabulary.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::source::{ModelSource, TokenizerSource};
 use crate::error::{Error, Result};
 
 /// A token that is matched in text as it is written, before anything else is made of the text.
@@ -48,6 +50,62 @@ pub(super) fn added_since(smaller: &Tokenizer, larger: &Tokenizer) -> Vec<(u32, 
     added.sort_by_key(|(id, _)| *id);
     let lacking = added.into_iter().filter(|(_, token)| smaller.token_to_id(&token.content).is_none());
     lacking.map(|(id, token)| (id, NewToken { text: token.content, special: token.special })).collect()
+}
+
+impl ModelSource {
+    /// Adds tokens to the tokenizer where it lacks them, and rows for them to the token table and the head where those
+    /// have none to spare. Returns the ids of all `tokens`.
+    ///
+    /// # Errors
+    /// A data error if there is no tokenizer.
+    pub fn with_tokens(mut self, tokens: &[NewToken]) -> Result<(Self, Vec<u32>)> {
+        let mut tokenizer = self.read_tokenizer()?;
+        let ids = add_to(&mut tokenizer, tokens)?;
+        match &mut self.tokenizer {
+            TokenizerSource::Folder(_) => self.added.extend_from_slice(tokens),
+            TokenizerSource::Gguf(gguf) => {
+                let text = tokenizer.to_string(false);
+                gguf.tokenizer_json = text.map_err(|error| Error::internal(error.to_string()))?;
+                gguf.tokenizer = tokenizer;
+            }
+        }
+        let rows = ids.iter().max().map_or(0, |&id| id as usize + 1);
+        Ok((self.grown(rows, BTreeMap::new()), ids))
+    }
+
+    /// Adds the tokens that a larger tokenizer in `folder` has; nothing if there is none.
+    ///
+    /// # Errors
+    /// A data error if a tokenizer is damaged, or if that one has other ids.
+    pub fn with_tokens_of(self, folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let Some(own) = self.read_tokenizer().ok().filter(|_| path.exists()) else { return Ok(self) };
+        let (ids, tokens): (Vec<u32>, Vec<NewToken>) = added_since(&own, &read(&path)?).into_iter().unzip();
+        if tokens.is_empty() {
+            return Ok(self);
+        }
+        let (source, found) = self.with_tokens(&tokens)?;
+        if found == ids {
+            return Ok(source);
+        }
+        Err(Error::data(format!("{} adds tokens to another tokenizer than the model's", path.display()))
+            .hint("the adapter belongs to another base model"))
+    }
+
+    /// The tokenizer, with the tokens that were added to it.
+    ///
+    /// # Errors
+    /// A data error if it is missing or damaged.
+    pub fn read_tokenizer(&self) -> Result<Tokenizer> {
+        match &self.tokenizer {
+            TokenizerSource::Gguf(gguf) => Ok(gguf.tokenizer.clone()),
+            TokenizerSource::Folder(folder) => {
+                let mut tokenizer = read(&folder.join("tokenizer.json"))?;
+                add_to(&mut tokenizer, &self.added)?;
+                Ok(tokenizer)
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
 
-use super::added_tokens::{self, NewToken};
+use super::added_tokens::NewToken;
 use super::config::ModelConfig;
 use super::gguf::{GgufModel, GgufTokenizer};
 use super::grown::Grown;
@@ -110,46 +109,6 @@ impl ModelSource {
         Self::checked(config, weights, folder)
     }
 
-    /// Adds tokens to the tokenizer where it lacks them, and rows for them to the token table and the head where those
-    /// have none to spare. Returns the ids of all `tokens`.
-    ///
-    /// # Errors
-    /// A data error if there is no tokenizer.
-    pub fn with_tokens(mut self, tokens: &[NewToken]) -> Result<(Self, Vec<u32>)> {
-        let mut tokenizer = self.read_tokenizer()?;
-        let ids = added_tokens::add_to(&mut tokenizer, tokens)?;
-        match &mut self.tokenizer {
-            TokenizerSource::Folder(_) => self.added.extend_from_slice(tokens),
-            TokenizerSource::Gguf(gguf) => {
-                let text = tokenizer.to_string(false);
-                gguf.tokenizer_json = text.map_err(|error| Error::internal(error.to_string()))?;
-                gguf.tokenizer = tokenizer;
-            }
-        }
-        let rows = ids.iter().max().map_or(0, |&id| id as usize + 1);
-        Ok((self.grown(rows, BTreeMap::new()), ids))
-    }
-
-    /// Adds the tokens that a larger tokenizer in `folder` has; nothing if there is none.
-    ///
-    /// # Errors
-    /// A data error if a tokenizer is damaged, or if that one has other ids.
-    pub fn with_tokens_of(self, folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let Some(own) = self.read_tokenizer().ok().filter(|_| path.exists()) else { return Ok(self) };
-        let (ids, tokens): (Vec<u32>, Vec<NewToken>) =
-            added_tokens::added_since(&own, &added_tokens::read(&path)?).into_iter().unzip();
-        if tokens.is_empty() {
-            return Ok(self);
-        }
-        let (source, found) = self.with_tokens(&tokens)?;
-        if found == ids {
-            return Ok(source);
-        }
-        Err(Error::data(format!("{} adds tokens to another tokenizer than the model's", path.display()))
-            .hint("the adapter belongs to another base model"))
-    }
-
     /// Gives the token table and the head at least `rows` rows. `tails` are the values of the rows that are added, by
     /// table, where they are known.
     pub fn grown(mut self, rows: usize, tails: BTreeMap<String, Vec<f32>>) -> Self {
@@ -158,21 +117,6 @@ impl ModelSource {
         }
         self.config.grow(rows);
         Self { weights: Weights::Grown(Grown::new(self.weights, rows, tails)), ..self }
-    }
-
-    /// The tokenizer, with the tokens that were added to it.
-    ///
-    /// # Errors
-    /// A data error if it is missing or damaged.
-    pub fn read_tokenizer(&self) -> Result<Tokenizer> {
-        match &self.tokenizer {
-            TokenizerSource::Gguf(gguf) => Ok(gguf.tokenizer.clone()),
-            TokenizerSource::Folder(folder) => {
-                let mut tokenizer = added_tokens::read(&folder.join("tokenizer.json"))?;
-                added_tokens::add_to(&mut tokenizer, &self.added)?;
-                Ok(tokenizer)
-            }
-        }
     }
 
     fn checked(config: ModelConfig, weights: Weights, folder: &Path) -> Result<Self> {
