@@ -137,6 +137,16 @@ fn candle_and_plain_operations_agree_with_the_fused_kernels() {
     }
 }
 
+/// Where there is a GPU: with the kernels of fused operations, or as plain operations on those that cannot run them.
+#[cfg(feature = "metal")]
+#[test]
+fn metal_agrees_with_the_cpu() {
+    match CandleDevice::metal() {
+        Ok(device) => assert_close(&losses(Box::new(device), 0.0), &losses(cpu(two_threads()), 0.0)),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let one = losses(cpu(CpuOptions { threads: 1, ..two_threads() }), 0.2);

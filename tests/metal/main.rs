@@ -9,5 +9,7 @@ mod checks;
 mod compiler;
 mod gpu;
 mod interfaces;
+mod memory;
 mod mutants;
 mod source;
+mod training;

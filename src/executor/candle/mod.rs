@@ -6,4 +6,4 @@ mod device;
 mod metal;
 mod operations;
 
-pub use device::CandleDevice;
+pub use device::{CandleDevice, FusedKernels};
