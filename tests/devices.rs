@@ -1,6 +1,6 @@
 //! Every device runs the same step: candle's operations, the CPU's plain ones and its fused kernels agree.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
