@@ -1,6 +1,6 @@
 //! Every device runs the same step: candle's operations, the CPU's plain ones and its fused kernels agree.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
@@ -142,6 +142,16 @@ fn candle_and_plain_operations_agree_with_the_fused_kernels() {
         assert_close(&losses(candle(), dropout), &fused);
         assert_close(&losses(cpu(CpuOptions { fused_kernels: false, ..two_threads() }), dropout), &fused);
         assert_close(&losses(cpu(CpuOptions { fuse: false, ..two_threads() }), dropout), &fused);
+    }
+}
+
+/// Where there is a GPU: with the kernels of fused operations, or as plain operations on those that cannot run them.
+#[cfg(feature = "metal")]
+#[test]
+fn metal_agrees_with_the_cpu() {
+    match CandleDevice::metal() {
+        Ok(device) => assert_close(&losses(Box::new(device), 0.0), &losses(cpu(two_threads()), 0.0)),
+        Err(error) => println!("skipped: {error}"),
     }
 }
 

@@ -9,8 +9,8 @@ use lazytune::kernels::metal::{Element, INTERFACES, Kind};
 
 use crate::compiler::program;
 
-/// Forward, reverse, shuffled.
-const ORDERS: [u64; 3] = [0, 1, 7];
+/// Orders of threads: forward, reverse, shuffled.
+const ORDERS: &[u64] = &[0, 1, 7];
 
 /// What a check runs on.
 #[derive(Debug, Clone)]
@@ -21,6 +21,7 @@ pub struct Gpu {
     pub constants: Vec<u64>,
     /// A barrier to leave out.
     pub skipped: Option<String>,
+    pub orders: &'static [u64],
 }
 
 /// Values bound to a kernel.
@@ -105,7 +106,7 @@ pub fn decode(element: Element, buffer: &mut Buffer, bytes: &[u8]) {
 
 impl Gpu {
     pub fn new(element: Element, head_dim: usize) -> Self {
-        Self { element, head_dim, constants: vec![0; 3], skipped: None }
+        Self { element, head_dim, constants: vec![0; 3], skipped: None, orders: ORDERS }
     }
 
     /// As the library stores it.
@@ -122,7 +123,7 @@ impl Gpu {
         }
     }
 
-    /// Runs a launch in three orders of threads and threadgroups, which must not change a bit, and takes over what it
+    /// Runs a launch in several orders of threads and threadgroups, which must not change a bit, and takes over what it
     /// wrote. The spec is bound after the buffers.
     pub fn run(&self, launch: &Launch, buffers: &mut [Buffer]) -> Result<(), String> {
         let interface = INTERFACES.iter().find(|interface| interface.kernel == launch.kernel).unwrap();
@@ -149,10 +150,9 @@ impl Gpu {
     pub fn run_bytes(&self, launch: &Launch, buffers: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
         let mut inputs = buffers.to_vec();
         inputs.extend((!launch.spec.is_empty()).then(|| launch.spec.clone()));
-        let results = ORDERS.map(|order| self.run_once(launch, order, &inputs));
-        let [first, others @ ..] = results;
-        let first = first?;
-        for (other, order) in others.into_iter().zip(&ORDERS[1..]) {
+        let mut results = self.orders.iter().map(|&order| self.run_once(launch, order, &inputs));
+        let first = results.next().unwrap()?;
+        for (other, order) in results.zip(&self.orders[1..]) {
             if other? != first {
                 return Err(format!("{}: order {order} of threads changes the result", launch.kernel));
             }

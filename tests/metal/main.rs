@@ -4,10 +4,13 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout, reason = "tests that are skipped say so")]
 
 mod checks;
 mod compiler;
 mod gpu;
 mod interfaces;
+mod memory;
 mod mutants;
 mod source;
+mod training;

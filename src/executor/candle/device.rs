@@ -12,9 +12,8 @@ use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::{HostTensor, HostValues};
 use crate::executor::tensor_cache::TensorCache;
 use crate::graph::{DType, FrozenNode, Operation, TensorType};
-#[cfg(feature = "metal")]
-use crate::passes::{FUSE, MERGE};
-use crate::passes::{Pass, SIMPLIFY};
+use crate::kernels::metal::lower::has_kernel;
+use crate::passes::{FUSE, MERGE, Pass, SIMPLIFY};
 use crate::plan::{Place, Plan, Target};
 
 /// A device behind candle.
@@ -34,22 +33,21 @@ pub struct CandleDevice {
     host_inputs: HashMap<usize, HostTensor>,
 }
 
-/// Kernels of whole operations.
-pub(super) trait FusedKernels: Send {
-    fn has(&self, operation: &Operation) -> bool;
-
-    /// All outputs of a node.
+/// Kernels of the operations that [`has_kernel`] names, for tensors in the device's memory.
+pub trait FusedKernels: Send {
+    /// All outputs of a node whose inputs have these types, or the state that it updates in place.
+    ///
+    /// # Errors
+    /// A device error if the kernels cannot run.
     fn run(&mut self, node: &FrozenNode, types: &[TensorType], inputs: &[Tensor]) -> Result<Vec<Tensor>>;
 }
 
 /// Every fused operation is decomposed.
 struct PlainTarget;
 
-/// The operations that this function does not name are decomposed.
-#[cfg(feature = "metal")]
-struct FusedTarget(fn(&Operation) -> bool);
+/// Operations without a Metal kernel are decomposed.
+struct FusedTarget;
 
-#[cfg(feature = "metal")]
 impl Target for FusedTarget {
     fn batch_size_hint(&self) -> usize {
         16
@@ -64,7 +62,7 @@ impl Target for FusedTarget {
     }
 
     fn lacks_kernel(&self, operation: &Operation) -> bool {
-        !operation.is_leaf() && !(self.0)(operation)
+        !operation.is_leaf() && !has_kernel(operation)
     }
 }
 
@@ -100,6 +98,11 @@ impl CandleDevice {
             fused: None,
             host_inputs: HashMap::new(),
         }
+    }
+
+    /// A device with kernels of fused operations.
+    pub fn with_kernels(hardware: Hardware, kernels: Box<dyn FusedKernels>) -> Self {
+        Self { fused: Some(kernels), ..Self::new(hardware) }
     }
 
     /// The first CUDA device.
@@ -160,7 +163,7 @@ impl CandleDevice {
     fn compute(&mut self, plan: &Plan, index: usize) -> Result<Tensor> {
         let node = &plan.graph.nodes()[index];
         let inputs = node.inputs.iter().map(|&input| self.value(plan, input)).collect::<Result<Vec<_>>>()?;
-        if let Some(fused) = self.fused.as_mut().filter(|fused| fused.has(&node.operation)) {
+        if let Some(fused) = self.fused.as_mut().filter(|_| has_kernel(&node.operation)) {
             let types: Vec<TensorType> =
                 node.inputs.iter().map(|&input| plan.graph.nodes()[input].tensor_type()).collect();
             let outputs = fused.run(node, &types, &inputs)?;
@@ -259,11 +262,7 @@ impl Device for CandleDevice {
     }
 
     fn target(&self) -> Arc<dyn Target + Send + Sync> {
-        #[cfg(feature = "metal")]
-        if self.fused.is_some() {
-            return Arc::new(FusedTarget(crate::kernels::metal::lower::has_kernel));
-        }
-        Arc::new(PlainTarget)
+        if self.fused.is_some() { Arc::new(FusedTarget) } else { Arc::new(PlainTarget) }
     }
 
     fn set_weights(&mut self, loader: Arc<WeightLoader>) {

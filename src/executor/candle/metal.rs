@@ -14,9 +14,9 @@ use objc2_metal::{MTLCompileOptions, MTLDevice, MTLGPUFamily, MTLMathMode, MTLSi
 
 use super::device::{FusedKernels, candle_dtype, failed};
 use crate::error::{Error, Result, ResultExt};
-use crate::graph::{FrozenNode, Operation, TensorType};
+use crate::graph::{FrozenNode, TensorType};
 use crate::kernels::metal::launch::Launch;
-use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, has_kernel, lower};
+use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, lower};
 use crate::kernels::metal::{Access, Element, INTERFACES, library_source};
 
 /// What a kernel is specialized for: the type of activations and the width of heads of its library.
@@ -202,10 +202,6 @@ fn given(lowering: &Lowering, place: Place) -> bool {
 }
 
 impl FusedKernels for MetalKernels {
-    fn has(&self, operation: &Operation) -> bool {
-        has_kernel(operation)
-    }
-
     fn run(&mut self, node: &FrozenNode, types: &[TensorType], inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let lowering = lower(&node.operation, types, &node.outputs)?;
         // Kernels read rows one after the other.

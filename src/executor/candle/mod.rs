@@ -7,4 +7,4 @@ mod experts;
 mod metal;
 mod operations;
 
-pub use device::CandleDevice;
+pub use device::{CandleDevice, FusedKernels};

@@ -60,9 +60,9 @@ impl Case {
                 let hit = if word == target as usize { 1.0 } else { 0.0 };
                 let probability = (logit - all.log_sum_exp[token]).exp();
                 let gradient = f64::from(self.dloss[token]) * (probability - hit) * slope;
-                for i in 0..width {
+                for (i, state) in hidden.iter().enumerate() {
                     all.dhidden[token * width + i] += gradient * f64::from(self.weight[word * width + i]);
-                    all.dweight[word * width + i] += gradient * f64::from(hidden[i]);
+                    all.dweight[word * width + i] += gradient * f64::from(*state);
                 }
             }
         }

@@ -3,11 +3,12 @@
 use lazytune::graph::{
     AdamWSpec, AttentionSpec, DType, IGNORE_TARGET, LowRank, Operation, Scalar, Shape, TensorType,
 };
-use lazytune::kernels::metal::lower::{Bound, Lowering, Place, Step, has_kernel, lower};
-use lazytune::kernels::metal::{Access, Element, INTERFACES};
+use lazytune::kernels::metal::Element;
+use lazytune::kernels::metal::lower::{Lowering, has_kernel, lower};
 
 use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
-use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing, rounded};
+use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
+use crate::memory::Memory;
 
 /// An operation, and its operands with their shapes.
 struct Sample {
@@ -16,85 +17,11 @@ struct Sample {
     outputs: Vec<(Vec<usize>, Buffer)>,
 }
 
-/// Everything that steps are bound to, as it lies in memory.
-struct Memory {
-    inputs: Vec<Vec<u8>>,
-    outputs: Vec<Vec<u8>>,
-    scratch: Vec<Vec<u8>>,
-    tables: Vec<Vec<u8>>,
-}
-
-impl Memory {
-    fn at(&mut self, place: Place) -> &mut Vec<u8> {
-        match place {
-            Place::Input(index) => &mut self.inputs[index],
-            Place::Output(index) => &mut self.outputs[index],
-            Place::Scratch(index) => &mut self.scratch[index],
-            Place::Table(index) => &mut self.tables[index],
-        }
-    }
-
-    fn launch(
-        &mut self,
-        gpu: &Gpu,
-        step: &lazytune::kernels::metal::launch::Launch,
-        bound: &[Bound],
-    ) -> Outcome {
-        let before: Vec<Vec<u8>> = bound.iter().map(|to| self.at(to.place)[to.offset..].to_vec()).collect();
-        let after = gpu.run_bytes(step, &before)?;
-        let interface = INTERFACES.iter().find(|interface| interface.kernel == step.kernel).unwrap();
-        for (index, to) in bound.iter().enumerate() {
-            let written = interface.bindings[index].access == Access::Write;
-            assert!(written || after[index] == before[index], "{} writes what it reads", step.kernel);
-            // A buffer that is bound several times is written by one of the bindings at most.
-            if written && after[index] != before[index] {
-                self.at(to.place)[to.offset..].copy_from_slice(&after[index]);
-            }
-        }
-        Ok(())
-    }
-
-    /// What candle's product does.
-    fn product(&mut self, element: Element, places: [Place; 3], transpose_right: bool, extents: [usize; 3]) {
-        let [rows, columns, depth] = extents;
-        let mut values = |place: Place, n: usize| {
-            let mut buffer = nothing(n);
-            let bytes = self.at(place)[..n * element.bytes()].to_vec();
-            decode(element, &mut buffer, &bytes);
-            buffer
-        };
-        let (left, right) = (values(places[0], rows * depth), values(places[1], depth * columns));
-        let (left, right) = (left.floats(), right.floats());
-        let at =
-            |k: usize, column: usize| if transpose_right { column * depth + k } else { k * columns + column };
-        let sum = |row: usize, column: usize| -> f64 {
-            (0..depth).map(|k| f64::from(left[row * depth + k]) * f64::from(right[at(k, column)])).sum()
-        };
-        let y = (0..rows * columns).map(|i| rounded(element, sum(i / columns, i % columns) as f32)).collect();
-        *self.at(places[2]) = encode(element, &Buffer::Activation(y));
-    }
-}
-
 fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
     let bytes =
         |all: &[(Vec<usize>, Buffer)]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
-    let mut memory = Memory {
-        inputs: bytes(&sample.inputs),
-        outputs: bytes(&sample.outputs),
-        scratch: lowering.scratch.iter().map(|&bytes| vec![0xff; bytes]).collect(),
-        tables: lowering.tables.clone(),
-    };
-    for step in &lowering.steps {
-        match step {
-            Step::Launch(launch, bound) => {
-                let library = Gpu { element: lowering.element, head_dim: lowering.head_dim, ..gpu.clone() };
-                memory.launch(&library, launch, bound)?;
-            }
-            Step::Product { left, right, y, transpose_right, extents } => {
-                memory.product(lowering.element, [*left, *right, *y], *transpose_right, *extents);
-            }
-        }
-    }
+    let mut memory = Memory::new(lowering, bytes(&sample.inputs), bytes(&sample.outputs));
+    memory.run(gpu, lowering)?;
     if sample.operation.updates_state() {
         memory.outputs = vec![memory.inputs[0].clone()];
     }
