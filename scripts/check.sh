@@ -14,6 +14,7 @@ step() {
 
 step cargo fmt --check
 step cargo clippy --release --all-targets --locked -- -D warnings
+step cargo clippy --release --lib --test data_parquet --features parquet --locked -- -D warnings
 step bash scripts/check_metal.sh
 RUSTDOCFLAGS="-D warnings" step cargo doc --release --no-deps --locked
 step cargo test --release

@@ -92,7 +92,7 @@ fn packed_files_hold_the_same_rows() {
         assert!(error.hint_text().unwrap().contains("damaged or cut short"));
     }
     let error = load("rows.parquet", b"PAR1....").unwrap_err();
-    assert!(error.to_string().ends_with("rows.parquet is a Parquet file") && error.hint_text().is_some());
+    assert!(error.to_string().contains("rows.parquet is a Parquet file") && error.hint_text().is_some());
     // A few kilobytes that unpack to a line of a hundred megabytes.
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     (0..100).for_each(|_| bomb.write_all(&vec![b' '; 1_000_000]).unwrap());

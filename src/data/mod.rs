@@ -1,7 +1,7 @@
 //! From files of rows to batches of token ids.
 //!
 //! ```text
-//! file (plain, gzip, zstd) -> line -> row -> chat template -> token ids + supervision mask -> length limit -> example
+//! file (plain, gzip, zstd, Parquet) -> line -> row -> chat template -> token ids + supervision mask -> length limit -> example
 //! examples -> order of the epoch -> window of batches
 //! ```
 //!
@@ -31,6 +31,8 @@ mod notices;
 mod open;
 pub mod order;
 pub mod packing;
+#[cfg_attr(not(feature = "parquet"), path = "without_parquet.rs")]
+mod parquet;
 pub mod prefetch;
 pub mod preview;
 pub mod report;

@@ -1,5 +1,6 @@
-//! Opening data files: plain, gzip or zstd, told apart by their first bytes, unpacked as they are read.
+//! Opening data files: plain, gzip, zstd or Parquet, told apart by their first bytes, unpacked as they are read.
 
+use super::parquet;
 use crate::error::{Error, Result, ResultExt};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -47,21 +48,29 @@ impl DataFile {
             file.seek(SeekFrom::Start(offset)).context(doing)?;
         }
         let bytes_read = Arc::new(AtomicU64::new(if packed { 0 } else { offset }));
-        let counted = CountingReader { file, bytes_read: bytes_read.clone() };
-        let raw = BufReader::with_capacity(BUFFER_BYTES, counted);
-        let mut reader: Box<dyn BufRead + Send> = match packing {
-            Packing::None => Box::new(raw),
-            Packing::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
-            Packing::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdReader::new(raw))),
-            Packing::Parquet => {
-                return Err(Error::data(format!("{} is a Parquet file", path.display()))
-                    .hint("convert it to JSONL: one JSON object per line"));
-            }
-        };
+        let mut reader = Self::unpacked(path, file, packing, &bytes_read)?;
         if packed {
             pass_over(&mut reader, offset).context(doing)?;
         }
         Ok(Self { reader, bytes_read, packed })
+    }
+
+    fn unpacked(
+        path: &Path,
+        file: File,
+        packing: Packing,
+        bytes_read: &Arc<AtomicU64>,
+    ) -> Result<Box<dyn BufRead + Send>> {
+        if packing == Packing::Parquet {
+            return parquet::text(path, file, Arc::clone(bytes_read));
+        }
+        let counted = CountingReader { file, bytes_read: bytes_read.clone() };
+        let raw = BufReader::with_capacity(BUFFER_BYTES, counted);
+        Ok(match packing {
+            Packing::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
+            Packing::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdReader::new(raw))),
+            Packing::None | Packing::Parquet => Box::new(raw),
+        })
     }
 }
 

@@ -237,10 +237,22 @@ impl<'a, T: RepoType> Download<'a, T> {
 
     fn explain(&self, file: &str, error: &HFError) -> Error {
         let Self { name, revision, what, .. } = self;
+        // Lists of files are refused by a bare status.
+        let status = match error {
+            HFError::Http { context } => context.status.as_u16(),
+            _ => 0,
+        };
         let hint = match error {
-            HFError::AuthRequired { .. } | HFError::Forbidden { .. } => format!(
-                "the {what} is private, gated or misspelt: accept its terms on the hub and set HF_TOKEN to your token"
-            ),
+            _ if status == 404 => {
+                format!("check the {what}'s name; a private {what} needs a token (HF_TOKEN)")
+            }
+            HFError::AuthRequired { .. } | HFError::Forbidden { .. } | HFError::Http { .. }
+                if status == 0 || status == 401 || status == 403 =>
+            {
+                format!(
+                    "the {what} is private, gated or misspelt: accept its terms on the hub and set HF_TOKEN to your token"
+                )
+            }
             HFError::RepoNotFound { .. } => {
                 format!("check the {what}'s name; a private {what} needs a token (HF_TOKEN)")
             }

@@ -90,6 +90,7 @@ fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
+        trainable_token_indices: BTreeMap::new(),
     };
     let layers = spec.resolve(&source.config.linear_modules()).unwrap();
     let mut values = NamedTensors::new();
@@ -138,6 +139,7 @@ fn window() -> Window {
         batches: vec![batch],
         state_after: state_after.unwrap(),
         epoch: 0.0,
+        notices: Vec::new(),
     }
 }
 
