@@ -78,7 +78,7 @@ impl<E: Element, P: Written + Element> Grouped for MatMul<E, P> {
         let MatMulSpec { rows, inner, columns, transpose_left, .. } = *spec;
         let run = words::<E>(inner.min(PANEL_WORDS / (PANEL / 2) * E::PAIR));
         // Either side may be the one that is read by rows.
-        let (block, thin) = (BLOCK_ROWS.max(THIN), THIN_BLOCK_ROWS);
+        let (block, thin) = (BLOCK_ROWS.max(THIN), THIN_BLOCK_ROWS.next_multiple_of(TILE_ROWS));
         let copied = thin.min(rows.max(columns)) * (run + PANEL);
         let panel = run.next_multiple_of(PANEL) * PANEL;
         let unswapped = block * columns.next_multiple_of(PANEL) + thin * THIN;
