@@ -12,20 +12,19 @@ const LINE: usize = 16;
 
 /// Rows of one or two lines each.
 #[derive(Debug, Clone, Copy)]
-pub struct Lines {
-    pub at: *const f32,
+struct Lines {
+    at: *const f32,
     /// Bytes between rows.
-    pub stride: usize,
-    pub rows: usize,
-    pub two: bool,
+    stride: usize,
+    rows: usize,
+    two: bool,
 }
 
 impl Lines {
     const NONE: Self = Self { at: std::ptr::null(), stride: 0, rows: 0, two: false };
 
-    /// `columns` elements of each row.
     #[inline(always)]
-    pub fn new<S>(at: *const S, stride: usize, rows: usize, columns: usize) -> Self {
+    fn new<S>(at: *const S, (stride, rows, columns): (usize, usize, usize)) -> Self {
         let (stride, two) = (stride * size_of::<S>(), columns * size_of::<S>() > LINE * size_of::<f32>());
         Self { at: at.cast(), stride, rows, two }
     }
@@ -46,12 +45,28 @@ impl Lines {
 pub struct Ahead {
     /// The tile's share of the next panel; null if there is none.
     pub panel: *const f32,
-    pub written: Lines,
-    pub read: Lines,
+    written: Lines,
+    read: Lines,
 }
 
 impl Ahead {
     pub const NONE: Self = Self { panel: std::ptr::null(), written: Lines::NONE, read: Lines::NONE };
+
+    /// Takes on what begins at `at` of a matrix to be written and of one, unless null, to be read. The extents are the
+    /// elements between rows, the rows, and the elements of each.
+    #[inline(always)]
+    pub fn update<S>(
+        &mut self,
+        written: *const S,
+        read: *const S,
+        at: usize,
+        extents: (usize, usize, usize),
+    ) {
+        self.written = Lines::new(written.wrapping_add(at), extents);
+        if !read.is_null() {
+            self.read = Lines::new(read.wrapping_add(at), extents);
+        }
+    }
 
     /// Asks for the share of [`STEPS`] words of k.
     #[inline(always)]

@@ -5,7 +5,7 @@ use half::bf16;
 use crate::kernels::number::Float;
 use crate::kernels::simd::Vector;
 
-use super::ahead::{Ahead, Lines};
+use super::ahead::Ahead;
 use super::strip::each_row;
 
 /// y and, unless null, a residual to add; both have the same stride.
@@ -46,22 +46,13 @@ impl Target {
     #[inline(always)]
     pub fn fetch(&self, ahead: &mut Ahead, rows: usize, columns: usize) {
         let at = self.row * self.y_stride + self.column;
+        let extents = (self.y_stride, rows, columns);
         match self.output {
             _ if self.partial.keep => {
-                ahead.written = Lines::new(self.kept(), self.partial.stride, rows, columns);
+                ahead.update(self.kept(), std::ptr::null(), 0, (self.partial.stride, rows, columns));
             }
-            Output::F32 { residual, y } => {
-                ahead.written = Lines::new(y.wrapping_add(at), self.y_stride, rows, columns);
-                if !residual.is_null() {
-                    ahead.read = Lines::new(residual.wrapping_add(at), self.y_stride, rows, columns);
-                }
-            }
-            Output::Bf16 { residual, y } => {
-                ahead.written = Lines::new(y.wrapping_add(at), self.y_stride, rows, columns);
-                if !residual.is_null() {
-                    ahead.read = Lines::new(residual.wrapping_add(at), self.y_stride, rows, columns);
-                }
-            }
+            Output::F32 { residual, y } => ahead.update(y, residual, at, extents),
+            Output::Bf16 { residual, y } => ahead.update(y, residual, at, extents),
         }
     }
 
