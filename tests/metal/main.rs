@@ -8,6 +8,7 @@
 
 mod checks;
 mod compiler;
+mod counts;
 mod gpu;
 mod interfaces;
 mod memory;

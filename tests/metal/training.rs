@@ -78,9 +78,10 @@ impl FusedKernels for AsCpp {
     }
 }
 
-fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
-    let spec = AdapterSpec {
-        r: 3,
+/// Adapters of all linear layers.
+pub fn spec(rank: usize) -> AdapterSpec {
+    AdapterSpec {
+        r: rank,
         alpha: 5.0,
         dropout: 0.0,
         use_rslora: false,
@@ -91,7 +92,11 @@ fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
         trainable_token_indices: BTreeMap::new(),
-    };
+    }
+}
+
+fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
+    let spec = spec(3);
     let layers = spec.resolve(&source.config.linear_modules()).unwrap();
     let mut values = NamedTensors::new();
     for (seed, layer) in layers.iter().enumerate() {

@@ -1,0 +1,269 @@
+//! From a plan to a program.
+
+use super::joined::{Chunked, is_chunked, join, table_binding};
+use super::hazards::Hazards;
+use super::layout::{Layout, Lowered};
+use super::leaves::Leaves;
+use super::program::{Buffer, Command, Holder, Program, Recorded, Region, Touch};
+use crate::error::{Error, Result};
+use crate::executor::tensor_cache::CacheKey;
+use crate::graph::{FrozenNode, Operation, TensorType};
+use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, has_kernel, lower};
+use crate::kernels::metal::{Access, Chunk, INTERFACES};
+use crate::plan::{Plan, align, cost, storage_of};
+
+/// Arithmetic and traffic that any GPU with Metal is taken to be capable of, each second: about half of what the
+/// smallest Apple silicon reaches.
+const FLOPS: f64 = 1e12;
+const BYTES: f64 = 4e10;
+
+/// Records what `plan` does. Command buffers end before they are estimated to take longer than `seconds`, where the
+/// plan lets them. `leaves` has places for what the plan reads; `keys` name the values of its nodes.
+///
+/// # Errors
+/// A device error if an operation is too large for its kernel.
+pub fn record(plan: &Plan, leaves: &Leaves, keys: &[CacheKey], seconds: f64) -> Result<Program> {
+    let lowered = |&index: &usize| {
+        let node = &plan.graph.nodes()[index];
+        let types = input_types(plan, node);
+        let lowering = has_kernel(&node.operation).then(|| lower(&node.operation, &types, &node.outputs));
+        Ok(Lowered { index, lowering: lowering.transpose()? })
+    };
+    let batches = plan.batches.iter().map(|batch| batch.iter().map(lowered).collect());
+    let batches = batches.collect::<Result<Vec<Vec<Lowered>>>>()?;
+    let layout = Layout::new(plan, &batches, leaves, keys)?;
+    let mut recorder = Recorder {
+        plan,
+        layout: &layout,
+        hazards: Hazards::default(),
+        commands: Vec::new(),
+        tables: Vec::new(),
+        updates: Vec::new(),
+    };
+    let mut ranges = Vec::with_capacity(batches.len());
+    let mut spent = 0.0;
+    for (batch, operations) in batches.iter().enumerate() {
+        let start = recorder.commands.len();
+        recorder.batch(batch, operations)?;
+        spent += estimate(plan, batch);
+        let next = (batch + 1 < batches.len()).then(|| estimate(plan, batch + 1));
+        if next.is_none_or(|next| spent + next > seconds) {
+            recorder.emit(Recorded { command: Command::Commit, operation: 0, touches: vec![] });
+            spent = 0.0;
+        }
+        ranges.push(start..recorder.commands.len());
+    }
+    let Recorder { commands, tables, .. } = recorder;
+    let Layout { regions, buffers, input_bytes, outputs, .. } = layout;
+    Ok(Program { buffers, tables, input_bytes, outputs, commands, batches: ranges, regions })
+}
+
+/// Seconds that a batch takes.
+fn estimate(plan: &Plan, batch: usize) -> f64 {
+    let costs = plan.batches[batch].iter().map(|&index| cost(&plan.graph, index));
+    costs.map(|cost| (cost.flops / FLOPS).max(cost.bytes / BYTES)).sum()
+}
+
+fn input_types(plan: &Plan, node: &FrozenNode) -> Vec<TensorType> {
+    node.inputs.iter().map(|&input| plan.graph.nodes()[input].tensor_type()).collect()
+}
+
+/// A launch whose table of chunks may be joined with others', or a command as it is.
+enum Item {
+    Ready(Recorded),
+    Chunked(Chunked),
+}
+
+struct Recorder<'a> {
+    plan: &'a Plan,
+    layout: &'a Layout,
+    hazards: Hazards,
+    commands: Vec<Recorded>,
+    tables: Vec<u8>,
+    /// Updates that wait for the last batch with one.
+    updates: Vec<Chunked>,
+}
+
+/// A lowered operation while its steps become commands.
+struct Operand<'a> {
+    index: usize,
+    node: &'a FrozenNode,
+    lowering: &'a Lowering,
+    /// Where its tables lie.
+    tables: Vec<Region>,
+}
+
+impl Recorder<'_> {
+    /// The first steps of all operations, then the second ones, and so on: they are independent of each other.
+    fn batch(&mut self, batch: usize, operations: &[Lowered]) -> Result<()> {
+        let mut steps = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let items = self.operation(operation)?;
+            let waits = matches!(self.plan.graph.nodes()[operation.index].operation, Operation::AdamW(_));
+            let mut ready = Vec::new();
+            let mut chunked = Vec::new();
+            for item in items {
+                match item {
+                    Item::Chunked(launch) => chunked.push(launch),
+                    Item::Ready(command) => ready.push(command),
+                }
+            }
+            if waits && self.layout.last_update.is_some() {
+                self.updates.extend(chunked);
+                chunked = Vec::new();
+            }
+            // Sums of chunks come before what adds them up.
+            let joined = join(chunked).into_iter().map(|launch| self.launch(launch)).collect::<Vec<_>>();
+            steps.push([joined, ready].concat().into_iter());
+        }
+        loop {
+            let next: Vec<Recorded> = steps.iter_mut().filter_map(Iterator::next).collect();
+            if next.is_empty() {
+                break;
+            }
+            next.into_iter().for_each(|command| self.emit(command));
+        }
+        if self.layout.last_update == Some(batch) {
+            let updates = join(std::mem::take(&mut self.updates));
+            let updates: Vec<Recorded> = updates.into_iter().map(|launch| self.launch(launch)).collect();
+            updates.into_iter().for_each(|command| self.emit(command));
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, recorded: Recorded) {
+        if matches!(recorded.command, Command::Commit) {
+            self.hazards.clear();
+        } else if self.hazards.conflict(&recorded.touches) {
+            let operation = recorded.operation;
+            self.commands.push(Recorded { command: Command::Barrier, operation, touches: vec![] });
+            self.hazards.clear();
+        }
+        self.hazards.note(&recorded.touches);
+        self.commands.push(recorded);
+    }
+
+    fn operation(&mut self, lowered: &Lowered) -> Result<Vec<Item>> {
+        let index = lowered.index;
+        let node = &self.plan.graph.nodes()[index];
+        let Some(lowering) = &lowered.lowering else { return Ok(vec![Item::Ready(self.plain(index, node)?)]) };
+        let chunked = |step: &Step| matches!(step, Step::Launch(launch, _) if is_chunked(launch.kernel));
+        let joinable = lowering.steps.iter().any(chunked);
+        let tables = lowering.tables.iter().map(|table| if joinable { no_table() } else { self.table(table) });
+        let at = Operand { index, node, lowering, tables: tables.collect() };
+        lowering.steps.iter().map(|step| self.step(&at, step)).collect()
+    }
+
+    /// Bytes that lie in the table of all tables.
+    fn table(&mut self, bytes: &[u8]) -> Region {
+        let region = Region { buffer: Buffer::Tables, offset: self.tables.len(), bytes: bytes.len() };
+        self.tables.extend(bytes);
+        self.tables.resize(align(self.tables.len()), 0);
+        region
+    }
+
+    fn launch(&mut self, mut chunked: Chunked) -> Recorded {
+        let table = self.table(bytemuck::cast_slice(&chunked.chunks));
+        if let Some(at) = table_binding(chunked.launch.kernel) {
+            chunked.bindings[at] = table;
+        }
+        let Chunked { launch, element, bindings, operation, touches, .. } = chunked;
+        // The width of heads is that of libraries without attention.
+        let command = Command::Launch { launch, element, head_dim: crate::kernels::metal::lower::ANY_HEAD_DIM, bindings };
+        Recorded { command, operation, touches }
+    }
+
+    fn plain(&self, index: usize, node: &FrozenNode) -> Result<Recorded> {
+        let inputs = node.inputs.iter().map(|&input| self.layout.region(input)).collect::<Result<Vec<_>>>()?;
+        let output = self.layout.region(index)?;
+        let reads = node.inputs.iter().zip(&inputs);
+        let mut touches: Vec<Touch> =
+            reads.map(|(&input, &region)| self.touch(input, region, false)).collect();
+        touches.push(self.touch(index, output, true));
+        Ok(Recorded { command: Command::Plain { inputs, output }, operation: index, touches })
+    }
+
+    fn touch(&self, index: usize, region: Region, writes: bool) -> Touch {
+        Touch { region, holder: Holder::Node(storage_of(&self.plan.graph, index)), writes }
+    }
+
+    fn step(&self, at: &Operand<'_>, step: &Step) -> Result<Item> {
+        let Lowering { element, head_dim, .. } = *at.lowering;
+        let operation = at.index;
+        match step {
+            Step::Product { left, right, y, transpose_right, extents } => {
+                let touches = [(*left, false), (*right, false), (*y, true)]
+                    .map(|(place, writes)| self.resolve(at, place.into(), writes));
+                let [left, right, y] = touches;
+                let (left, right, y) = (left?, right?, y?);
+                if y.region.offset != 0 {
+                    return Err(Error::internal("a product does not begin its buffer"));
+                }
+                let command = Command::Product {
+                    element,
+                    left: left.region,
+                    right: right.region,
+                    y: y.region,
+                    transpose_right: *transpose_right,
+                    extents: *extents,
+                };
+                Ok(Item::Ready(Recorded { command, operation, touches: vec![left, right, y] }))
+            }
+            Step::Launch(launch, bound) => {
+                let interface = INTERFACES.iter().find(|interface| interface.kernel == launch.kernel);
+                let accesses = interface.map(|interface| interface.bindings).unwrap_or_default().iter();
+                let touches = bound.iter().zip(accesses).map(|(bound, binding)| {
+                    self.resolve(at, *bound, binding.access == Access::Write)
+                });
+                let touches = touches.collect::<Result<Vec<_>>>()?;
+                let bindings = touches.iter().map(|touch| touch.region).collect();
+                let launch = launch.clone();
+                if let Some(chunks) = chunks(at, bound, &launch) {
+                    let touches = touches.into_iter().filter(|touch| touch.holder != Holder::Table).collect();
+                    return Ok(Item::Chunked(Chunked { launch, element, bindings, chunks, operation, touches }));
+                }
+                let command = Command::Launch { launch, element, head_dim, bindings };
+                Ok(Item::Ready(Recorded { command, operation, touches }))
+            }
+        }
+    }
+
+    fn resolve(&self, at: &Operand<'_>, bound: Bound, writes: bool) -> Result<Touch> {
+        let missing = || Error::internal(format!("{:?} is bound to nothing", at.node.operation));
+        let touch = match bound.place {
+            Place::Input(input) => {
+                let &index = at.node.inputs.get(input).ok_or_else(missing)?;
+                self.touch(index, self.layout.region(index)?, writes)
+            }
+            Place::Output(output) => {
+                let earlier = at.node.outputs.get(..output).ok_or_else(missing)?;
+                let start: usize = earlier.iter().map(|earlier| align(earlier.bytes())).sum();
+                let bytes = at.node.outputs.get(output).ok_or_else(missing)?.bytes();
+                self.touch(at.index, self.layout.region(at.index)?.part(start, bytes), writes)
+            }
+            Place::Scratch(scratch) => {
+                let all = self.layout.scratch.get(&at.index).ok_or_else(missing)?;
+                let region = *all.get(scratch).ok_or_else(missing)?;
+                Touch { region, holder: Holder::Scratch(at.index, scratch), writes }
+            }
+            Place::Table(table) => {
+                let region = *at.tables.get(table).ok_or_else(missing)?;
+                Touch { region, holder: Holder::Table, writes }
+            }
+        };
+        Ok(Touch { region: touch.region.from(bound.offset), ..touch })
+    }
+}
+
+/// Stands for a table that is joined with others before it gets a place.
+fn no_table() -> Region {
+    Region { buffer: Buffer::Tables, offset: 0, bytes: 0 }
+}
+
+/// The table of chunks that a launch reads, if it reads one.
+fn chunks(at: &Operand<'_>, bound: &[Bound], launch: &crate::kernels::metal::launch::Launch) -> Option<Vec<Chunk>> {
+    let binding = bound.get(table_binding(launch.kernel)?)?;
+    let Place::Table(table) = binding.place else { return None };
+    let bytes = at.lowering.tables.get(table)?;
+    Some(bytes.chunks_exact(size_of::<Chunk>()).map(bytemuck::pod_read_unaligned).collect())
+}

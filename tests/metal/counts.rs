@@ -1,0 +1,75 @@
+//! What a step asks of Metal's command queue, next to candle's operations one by one; and that programs keep their
+//! values apart.
+
+use lazytune::executor::Device;
+use lazytune::executor::candle::CandleDevice;
+use lazytune::executor::metal::{
+    Buffer, Command, Dispatches, Leaves, MetalTarget, Program, Region, check, record,
+};
+use lazytune::graph::DType;
+use lazytune::model::{ModelConfig, Trained, families};
+use lazytune::optim::AdamW;
+use lazytune::plan::Plan;
+use lazytune::train::{StepBuilder, StepKind};
+
+use crate::training::spec;
+
+/// SmolLM2-135M's numbers.
+const CONFIG: &str = r#"{
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+    "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+    "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100000, "tie_word_embeddings": true
+}"#;
+
+fn builder(layers: usize) -> StepBuilder {
+    let text = CONFIG.replace("\"num_hidden_layers\": 30", &format!("\"num_hidden_layers\": {layers}"));
+    let config = ModelConfig::parse(text.as_bytes()).unwrap();
+    let layers = spec(8).resolve(&config.linear_modules()).unwrap();
+    StepBuilder {
+        decoder: families::decoder(&config),
+        trained: Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect()),
+        dtype: DType::F32,
+        optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 },
+        max_positions: 512,
+        memory_budget: None,
+    }
+}
+
+fn recorded(plan: &Plan, seconds: f64) -> Program {
+    let keys = plan.graph.value_fingerprints();
+    let mut leaves = Leaves::default();
+    leaves.place(plan, &keys);
+    record(plan, &leaves, &keys, seconds).unwrap()
+}
+
+/// Values that are read after the step.
+fn outputs(plan: &Plan, program: &Program) -> Vec<(usize, Region)> {
+    let of = |&root: &usize| {
+        (lazytune::plan::storage_of(&plan.graph, root), program.regions[root].unwrap())
+    };
+    plan.graph.roots()[..plan.read_back].iter().map(of).collect()
+}
+
+#[test]
+fn a_step_of_smollm2_takes_these_dispatches() {
+    let builder = builder(30);
+    let plan = builder.compile(StepKind::Only, 4, 512, &MetalTarget).unwrap();
+    let program = recorded(&plan, f64::INFINITY);
+    check(&program, &outputs(&plan, &program)).unwrap();
+    let plain = CandleDevice::new(candle_core::Device::Cpu).target();
+    let plain = builder.compile(StepKind::Only, 4, 512, plain.as_ref()).unwrap();
+    let kernel = |name: &str| {
+        let is = |command: &Command| matches!(command, Command::Launch { launch, .. } if launch.kernel == name);
+        program.commands.iter().filter(|recorded| is(&recorded.command)).count()
+    };
+    assert_eq!([kernel("adamw"), kernel("sum_of_squares"), kernel("sum_partials")], [1; 3]);
+    insta::assert_snapshot!(format!(
+        "{} batches\nlazytune: {}\ncandle's operations one by one: {}",
+        plan.batches.len(),
+        Dispatches::of(&program),
+        Dispatches::eager(&plain)
+    ));
+    // Buffers of whole values cost little more than an arena.
+    let (shared, arena) = (program.bytes() as f64, plan.arena_bytes as f64);
+    assert!(shared < 1.25 * arena, "{shared} bytes in {} buffers, {arena} in an arena", program.buffers.len());
+}
