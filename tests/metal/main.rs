@@ -13,5 +13,6 @@ mod gpu;
 mod interfaces;
 mod memory;
 mod mutants;
+mod plans;
 mod source;
 mod training;

@@ -6,6 +6,7 @@ use lazytune::graph::{
 use lazytune::kernels::metal::Element;
 use lazytune::kernels::metal::lower::{Lowering, has_kernel, lower};
 
+use super::lowered_plain::{plain, products};
 use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
 use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
 use crate::memory::Memory;
@@ -31,7 +32,7 @@ fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
     Ok(())
 }
 
-fn check(gpu: &Gpu, mut sample: Sample) -> Outcome {
+fn check(gpu: &Gpu, mut sample: Sample, tolerance: f64) -> Outcome {
     let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
         all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
     };
@@ -43,55 +44,63 @@ fn check(gpu: &Gpu, mut sample: Sample) -> Outcome {
     let inputs: Vec<(&[usize], &Buffer)> = inputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
     let outputs: Vec<(&[usize], &Buffer)> =
         outputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
-    // Kernels of the CPU round some factors to bf16 where activations are; sums of products are rounded on the way.
-    agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, 4.0 * gpu.tolerance(5e-6))
+    agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, tolerance)
         .map_err(|problem| format!("{:?}: {problem}", sample.operation))
 }
 
 /// Makes operands for one type of activations, each with another seed.
-struct Operands<'a> {
+pub(super) struct Operands<'a> {
     gpu: &'a Gpu,
     sample: Sample,
+    /// What results may differ by.
+    tolerance: f64,
 }
 
 impl<'a> Operands<'a> {
-    fn of(gpu: &'a Gpu, operation: Operation) -> Self {
-        Self { gpu, sample: Sample { operation, inputs: vec![], outputs: vec![] } }
+    pub(super) fn of(gpu: &'a Gpu, operation: Operation) -> Self {
+        // Kernels of the CPU round some factors to bf16 where activations are; sums of products are rounded on the way.
+        let tolerance = 4.0 * gpu.tolerance(5e-6);
+        Self { gpu, sample: Sample { operation, inputs: vec![], outputs: vec![] }, tolerance }
     }
 
     fn random(&self, dims: &[usize]) -> Vec<f32> {
         noise(dims.iter().product(), 1 + self.sample.inputs.len() as u64)
     }
 
-    fn input(mut self, dims: &[usize]) -> Self {
+    pub(super) fn input(mut self, dims: &[usize]) -> Self {
         let values = self.gpu.round(self.random(dims));
         self.sample.inputs.push((dims.to_vec(), activations(&values)));
         self
     }
 
-    fn wide_input(mut self, dims: &[usize]) -> Self {
+    pub(super) fn wide_input(mut self, dims: &[usize]) -> Self {
         let values = self.random(dims).iter().map(|x| x.abs()).collect::<Vec<_>>();
         self.sample.inputs.push((dims.to_vec(), floats(&values)));
         self
     }
 
-    fn ids(mut self, ids: Vec<u32>) -> Self {
+    pub(super) fn ids(mut self, ids: Vec<u32>) -> Self {
         self.sample.inputs.push((vec![ids.len()], Buffer::U32(ids)));
         self
     }
 
-    fn output(mut self, dims: &[usize]) -> Self {
+    pub(super) fn output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), nothing(dims.iter().product())));
         self
     }
 
-    fn wide_output(mut self, dims: &[usize]) -> Self {
+    pub(super) fn wide_output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), no_floats(dims.iter().product())));
         self
     }
 
-    fn check(self) -> Outcome {
-        check(self.gpu, self.sample)
+    /// Of the same bits as the CPU's.
+    pub(super) fn exactly(self) -> Outcome {
+        Self { tolerance: 0.0, ..self }.check()
+    }
+
+    pub(super) fn check(self) -> Outcome {
+        check(self.gpu, self.sample, self.tolerance)
     }
 }
 
@@ -172,14 +181,14 @@ fn cross_entropy(gpu: &Gpu) -> Outcome {
     operands(Operation::ProjectedCrossEntropy { soft_cap }).wide_output(&[n]).check()?;
     let operation = Operation::ProjectedCrossEntropyGrad { soft_cap };
     let gradient = operands(operation).wide_input(&[n]).wide_output(&[n]).wide_output(&[n]).output(&[n, d]);
-    let mut sample = Sample { operation: gradient.sample.operation.clone(), ..gradient.sample };
+    let mut sample = gradient.sample;
     let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
         all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
     };
     let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
     run(gpu, &lowering, &mut sample)?;
     let log_sum_exp = sample.outputs[1].clone();
-    check(gpu, sample)?;
+    check(gpu, sample, gradient.tolerance)?;
     let operation = Operation::ProjectedCrossEntropyWeightGrad { soft_cap };
     let mut of_weight = operands(operation).wide_input(&[n]);
     of_weight.sample.inputs.push(log_sum_exp);
@@ -208,7 +217,7 @@ fn operations_are_lowered_to_what_the_cpu_computes() {
     }
     for element in [Element::F32, Element::Bf16] {
         let gpu = Gpu::new(element, 64);
-        for group in [rows, attention, linear, cross_entropy, optimizer] {
+        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products] {
             group(&gpu).unwrap_or_else(|problem| panic!("{element:?}: {problem}"));
         }
     }

@@ -3,11 +3,18 @@
 
 mod adamw;
 mod attention;
+mod copies;
 mod cross_entropy;
 mod elementwise;
+mod functions;
+mod generate;
+mod indexed;
 mod lowered;
+mod lowered_plain;
+mod product;
 mod products;
 mod quantized;
+mod reduce;
 mod rms_norm;
 
 use half::bf16;
@@ -41,10 +48,16 @@ pub const CHECKS: &[Check] = &[
     check("gated.metal", elementwise::gated),
     check("bias.metal", elementwise::add_bias),
     check("rows.metal", elementwise::gather_rows),
+    check("elementwise.metal", functions::check),
+    check("copy.metal", copies::check),
+    check("reduce.metal", reduce::check),
+    check("indexed.metal", indexed::check),
+    check("generate.metal", generate::check),
     check("sum_of_squares.metal", adamw::sum_of_squares),
     check("adamw.metal", adamw::check),
     Check { file: "attention.metal", run: attention::forward, head_dims: HEAD_DIMS },
     Check { file: "attention_gradient.metal", run: attention::gradient, head_dims: HEAD_DIMS },
+    check("product.metal", product::check),
     check("products.metal", products::check),
     check("quantized.metal", quantized::check),
     check("cross_entropy.metal", cross_entropy::check),
@@ -227,10 +240,16 @@ tests! {
     gated_units: "gated.metal",
     biases: "bias.metal",
     rows_by_number: "rows.metal",
+    functions_of_elements: "elementwise.metal",
+    copies_of_any_layout: "copy.metal",
+    sums_and_maxima: "reduce.metal",
+    elements_by_number: "indexed.metal",
+    masks: "generate.metal",
     squared_norm: "sum_of_squares.metal",
     optimizer: "adamw.metal",
     attention_forward: "attention.metal",
     attention_backward: "attention_gradient.metal",
+    batches_of_products: "product.metal",
     products_with_adapters: "products.metal",
     quantized_weights: "quantized.metal",
     projected_cross_entropy: "cross_entropy.metal",

@@ -3,7 +3,9 @@
 mod attention;
 mod cross_entropy;
 mod linear;
+mod matrix;
 mod optimizer;
+mod plain;
 mod rows;
 
 use super::Element;
@@ -45,9 +47,16 @@ impl Place {
 pub enum Step {
     /// A kernel with what it is bound to, but for its spec.
     Launch(Launch, Vec<Bound>),
-    /// The device's own product: y [rows, columns] = left [rows, depth] times right [columns, depth]^T, or
-    /// right [depth, columns] where not `transpose_right`.
-    Product { left: Place, right: Place, y: Place, transpose_right: bool, extents: [usize; 3] },
+    /// The device's own product: y [rows, columns] = left [rows, depth], or left [depth, rows]^T where
+    /// `transpose_left`, times right [columns, depth]^T, or right [depth, columns] where not `transpose_right`.
+    Product {
+        left: Place,
+        right: Place,
+        y: Place,
+        transpose_left: bool,
+        transpose_right: bool,
+        extents: [usize; 3],
+    },
 }
 
 /// Steps in their order; each may read what those before it wrote.
@@ -106,6 +115,16 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// The type of the first operand that is not ids; where there is none, no kernel asks.
+    fn element(&self) -> Result<Element> {
+        let floats = |tensor: &&TensorType| tensor.dtype.is_float();
+        self.inputs
+            .iter()
+            .chain(self.outputs)
+            .find(floats)
+            .map_or(Ok(Element::F32), |&tensor| element_of(tensor))
+    }
+
     fn input(&self, index: usize) -> Result<TensorType> {
         let missing = || Error::internal(format!("an operation has no input {index}"));
         self.inputs.get(index).copied().ok_or_else(missing)
@@ -117,28 +136,61 @@ impl Node<'_> {
     }
 }
 
-/// Whether [`lower`] takes an operation.
+/// Whether [`lower`] takes an operation. Of those that compute it takes all but [`Operation::RopeTable`], which the host
+/// computes once in f64, and what mixtures of experts and generation need.
 pub fn has_kernel(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::RmsNorm { .. }
-            | Operation::RmsNormGrad { .. }
-            | Operation::Rope { .. }
-            | Operation::Attention(_)
-            | Operation::AttentionGrad(_)
-            | Operation::AddBias
-            | Operation::SwiGlu
-            | Operation::SwiGluGrad
-            | Operation::GeGlu
-            | Operation::GeGluGrad
-            | Operation::Linear { .. }
-            | Operation::ProjectedCrossEntropy { .. }
-            | Operation::ProjectedCrossEntropyGrad { .. }
-            | Operation::ProjectedCrossEntropyWeightGrad { .. }
-            | Operation::SumOfSquares
-            | Operation::AdamW(_)
-            | Operation::Embedding
-    )
+    use Operation as Op;
+    match operation {
+        Op::Cast(dtype) => matches!(dtype, DType::F32 | DType::Bf16),
+        Op::Constant(_)
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Affine { .. }
+        | Op::BroadcastTo(_)
+        | Op::Permute(_)
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Reduce { .. }
+        | Op::MatMul { .. }
+        | Op::Embedding
+        | Op::ScatterRows { .. }
+        | Op::TakeLast
+        | Op::ScatterLast { .. }
+        | Op::AttentionMask { .. }
+        | Op::CacheMask { .. }
+        | Op::DropoutMask { .. }
+        | Op::RmsNorm { .. }
+        | Op::RmsNormGrad { .. }
+        | Op::Rope { .. }
+        | Op::Attention(_)
+        | Op::AttentionGrad(_)
+        | Op::AddBias
+        | Op::SwiGlu
+        | Op::SwiGluGrad
+        | Op::GeGlu
+        | Op::GeGluGrad
+        | Op::Linear { .. }
+        | Op::ProjectedCrossEntropy { .. }
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. }
+        | Op::SumOfSquares
+        | Op::AdamW(_)
+        | Op::Assign
+        | Op::WriteRows => true,
+        Op::Input(_)
+        | Op::Frozen(_)
+        | Op::State(_)
+        | Op::RopeTable(_)
+        | Op::Reshape(_)
+        | Op::Detach
+        | Op::Output(_)
+        | Op::CachedAttention(_)
+        | Op::Route { .. }
+        | Op::ExpertLinear { .. }
+        | Op::ExpertWeightGrad { .. }
+        | Op::Pack
+        | Op::PackedEmbedding => false,
+    }
 }
 
 /// The launches of an operation. A state that is updated is its first input, and has no place as an output.
@@ -148,7 +200,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
 pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Lowering> {
     use Operation as Op;
     let node = Node { inputs, outputs };
-    let mut to = Lowering::new(element_of(node.input(0)?)?);
+    let mut to = Lowering::new(node.element()?);
     match operation {
         Op::RmsNorm { epsilon } => rows::rms_norm(&node, epsilon.0, &mut to),
         Op::RmsNormGrad { epsilon, weight_gradient } => {
@@ -170,7 +222,33 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         }
         Op::SumOfSquares => optimizer::sum_of_squares(&node, &mut to),
         Op::AdamW(spec) => optimizer::adamw(&node, *spec, &mut to),
-        other => Err(Error::internal(format!("there is no Metal kernel of {other:?}"))),
+        _ => plain(operation, &node, &mut to),
     }?;
     Ok(to)
+}
+
+fn plain(operation: &Operation, node: &Node<'_>, to: &mut Lowering) -> Result<()> {
+    use Operation as Op;
+    match operation {
+        Op::Constant(value) => plain::constant(node, *value, to),
+        Op::Unary(kind) => plain::unary(node, *kind, to),
+        Op::Binary(kind) => plain::binary(node, *kind, to),
+        Op::Affine { multiply, add } => plain::affine(node, [*multiply, *add], to),
+        Op::Cast(_) => plain::cast(node, to),
+        Op::BroadcastTo(_) | Op::Permute(_) | Op::Slice { .. } => plain::view(node, operation, to),
+        Op::Concat { axis } => plain::concat(node, *axis, to),
+        Op::Reduce { reduction, axis } => plain::reduce(node, *reduction, *axis, to),
+        Op::MatMul { transpose_left, transpose_right, .. } => {
+            matrix::product(node, *transpose_left, *transpose_right, to)
+        }
+        Op::ScatterRows { .. } => plain::scatter_rows(node, to),
+        Op::TakeLast => plain::take_last(node, to),
+        Op::ScatterLast { .. } => plain::scatter_last(node, to),
+        Op::AttentionMask { window, .. } => plain::mask(node, *window, false, to),
+        Op::CacheMask { window, .. } => plain::mask(node, *window, true, to),
+        Op::DropoutMask { stream, probability, .. } => plain::dropout_mask(node, *stream, probability.0, to),
+        Op::Assign => plain::assign(node, to),
+        Op::WriteRows => plain::write_rows(node, to),
+        other => Err(Error::internal(format!("there is no Metal kernel of {other:?}"))),
+    }
 }

@@ -1,5 +1,9 @@
 //! How many threads each kernel takes, and the parameters they read.
 
+mod plain;
+
+pub use plain::*;
+
 use super::format::WeightFormat;
 use super::spec::{
     AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
