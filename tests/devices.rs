@@ -149,8 +149,8 @@ fn candle_and_plain_operations_agree_with_the_fused_kernels() {
 #[cfg(feature = "metal")]
 #[test]
 fn metal_agrees_with_the_cpu() {
-    match CandleDevice::metal() {
-        Ok(device) => assert_close(&losses(Box::new(device), 0.0), &losses(cpu(two_threads()), 0.0)),
+    match lazytune::executor::metal::open() {
+        Ok(device) => assert_close(&losses(device, 0.0), &losses(cpu(two_threads()), 0.0)),
         Err(error) => println!("skipped: {error}"),
     }
 }

@@ -12,6 +12,7 @@ use lazytune::optim::AdamW;
 use lazytune::plan::Plan;
 use lazytune::train::{StepBuilder, StepKind};
 
+use crate::plans::{cases, plans};
 use crate::training::spec;
 
 /// SmolLM2-135M's numbers.
@@ -44,9 +45,7 @@ fn recorded(plan: &Plan, seconds: f64) -> Program {
 
 /// Values that are read after the step.
 fn outputs(plan: &Plan, program: &Program) -> Vec<(usize, Region)> {
-    let of = |&root: &usize| {
-        (lazytune::plan::storage_of(&plan.graph, root), program.regions[root].unwrap())
-    };
+    let of = |&root: &usize| (lazytune::plan::storage_of(&plan.graph, root), program.regions[root].unwrap());
     plan.graph.roots()[..plan.read_back].iter().map(of).collect()
 }
 
@@ -59,7 +58,8 @@ fn a_step_of_smollm2_takes_these_dispatches() {
     let plain = CandleDevice::new(candle_core::Device::Cpu).target();
     let plain = builder.compile(StepKind::Only, 4, 512, plain.as_ref()).unwrap();
     let kernel = |name: &str| {
-        let is = |command: &Command| matches!(command, Command::Launch { launch, .. } if launch.kernel == name);
+        let is =
+            |command: &Command| matches!(command, Command::Launch { launch, .. } if launch.kernel == name);
         program.commands.iter().filter(|recorded| is(&recorded.command)).count()
     };
     assert_eq!([kernel("adamw"), kernel("sum_of_squares"), kernel("sum_partials")], [1; 3]);
@@ -71,5 +71,70 @@ fn a_step_of_smollm2_takes_these_dispatches() {
     ));
     // Buffers of whole values cost little more than an arena.
     let (shared, arena) = (program.bytes() as f64, plan.arena_bytes as f64);
-    assert!(shared < 1.25 * arena, "{shared} bytes in {} buffers, {arena} in an arena", program.buffers.len());
+    assert!(
+        shared < 1.25 * arena,
+        "{shared} bytes in {} buffers, {arena} in an arena",
+        program.buffers.len()
+    );
+}
+
+/// Programs of all ways to train keep their values apart, and update with one dispatch.
+#[test]
+fn commands_between_barriers_are_independent() {
+    for case in cases() {
+        for dtype in [DType::F32, DType::Bf16] {
+            for plan in plans(&case, 0.1, dtype, &MetalTarget) {
+                let program = recorded(&plan, 1e-6);
+                check(&program, &outputs(&plan, &program))
+                    .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+                let buffers = program.command_buffers();
+                assert_eq!(buffers.last().map(|batches| batches.end), Some(plan.batches.len()));
+                assert!(buffers.windows(2).all(|pair| pair[0].end == pair[1].start));
+            }
+        }
+    }
+}
+
+/// A step of one layer.
+fn small() -> (Plan, Program) {
+    let plan = builder(1).compile(StepKind::Only, 1, 32, &MetalTarget).unwrap();
+    let program = recorded(&plan, f64::INFINITY);
+    (plan, program)
+}
+
+#[test]
+fn a_missing_barrier_is_found() {
+    let (plan, program) = small();
+    let outputs = outputs(&plan, &program);
+    check(&program, &outputs).unwrap();
+    let barriers: Vec<usize> = (0..program.commands.len())
+        .filter(|&index| program.commands[index].command == Command::Barrier)
+        .collect();
+    assert!(barriers.len() > 20);
+    for barrier in barriers {
+        let mut mutant = program.clone();
+        mutant.commands.remove(barrier);
+        assert!(check(&mutant, &outputs).is_err(), "nobody misses the barrier {barrier}");
+    }
+}
+
+/// Puts what lies in one buffer into another one.
+fn moved(region: &mut Region, from: usize, to: usize) {
+    if region.buffer == Buffer::Own(from) {
+        region.buffer = Buffer::Own(to);
+    }
+}
+
+#[test]
+fn a_buffer_shared_too_early_is_found() {
+    let (plan, program) = small();
+    let outputs = outputs(&plan, &program);
+    // Values that share a buffer lie apart in time; whole buffers never do, or they would be one.
+    for to in 0..program.buffers.len() - 1 {
+        let mut mutant = program.clone();
+        for recorded in &mut mutant.commands {
+            recorded.touches.iter_mut().for_each(|touch| moved(&mut touch.region, to + 1, to));
+        }
+        assert!(check(&mutant, &outputs).is_err(), "buffers {to} and {} could be one", to + 1);
+    }
 }

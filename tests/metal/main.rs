@@ -14,5 +14,6 @@ mod interfaces;
 mod memory;
 mod mutants;
 mod plans;
+mod replay;
 mod source;
 mod training;

@@ -18,7 +18,7 @@ pub struct Dispatches {
     pub kernels: usize,
     /// candle's products of matrices.
     pub products: usize,
-    /// candle's other kernels; for a program, operations without a kernel, each of one or more of those.
+    /// candle's other kernels; programs have none.
     pub plain: usize,
     /// Copies and fills. Each ends the encoder that kernels are in.
     pub blits: usize,
@@ -37,14 +37,11 @@ impl Dispatches {
             match recorded.command {
                 Command::Launch { .. } => counts.kernels += 1,
                 Command::Product { .. } => counts.products += 1,
-                Command::Plain { .. } => counts.plain += 1,
                 Command::Barrier => counts.barriers += 1,
                 Command::Commit => counts.command_buffers += 1,
             }
         }
-        // The result of a plain operation is copied to its place, by an encoder of its own.
-        counts.blits = counts.plain;
-        counts.encoders = counts.command_buffers + 2 * counts.blits;
+        counts.encoders = counts.command_buffers;
         counts
     }
 
@@ -91,7 +88,8 @@ fn shares(node: &FrozenNode) -> Shares {
     match &node.operation {
         Operation::MatMul { transpose_left, transpose_right, widen } => {
             // Transposed sides are copied first, narrow ones cast.
-            let copies = usize::from(*transpose_left) + usize::from(*transpose_right) + 2 * usize::from(*widen);
+            let copies =
+                usize::from(*transpose_left) + usize::from(*transpose_right) + 2 * usize::from(*widen);
             Shares { products: 1, plain: copies, blits: 0 }
         }
         Operation::Binary(Binary::Minimum | Binary::Equal) => plain(2),

@@ -75,19 +75,22 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
     pub(super) fn bind_new(&mut self, plan: &Arc<Plan>) -> Result<()> {
         let keys = plan.graph.value_fingerprints();
         let fresh = self.leaves.place(plan, &keys);
-        let filled = self.allocate_leaves().and_then(|()| fresh.iter().try_for_each(|&i| self.fill(plan, &keys, i)));
+        let filled =
+            self.allocate_leaves().and_then(|()| fresh.iter().try_for_each(|&i| self.fill(plan, &keys, i)));
         if let Err(error) = filled {
             // Whoever asks again finds these without a place, and so without a value.
             fresh.iter().for_each(|&index| self.leaves.forget_node(&plan.graph.nodes()[index], &keys[index]));
             return Err(error);
         }
         let constants = plan.cached.len() as u64;
-        let computed = fresh.iter().filter(|&&index| plan.graph.nodes()[index].operation.computes()).count() as u64;
+        let computed =
+            fresh.iter().filter(|&&index| plan.graph.nodes()[index].operation.computes()).count() as u64;
         self.counters.tensor_cache_misses += computed;
         self.counters.tensor_cache_hits += constants.saturating_sub(computed);
         let program = record(plan, &self.leaves, &keys, self.seconds)?;
         self.reserve(&program)?;
-        let tables = (!program.tables.is_empty()).then(|| self.queue.allocate(program.tables.len(), "tables"));
+        let tables =
+            (!program.tables.is_empty()).then(|| self.queue.allocate(program.tables.len(), "tables"));
         let tables = tables.transpose()?;
         if let Some(tables) = &tables {
             self.queue.upload(tables, 0, &program.tables)?;
@@ -143,7 +146,8 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
             }
             Operation::State(name) => {
                 let value = self.waiting.get(name.as_ref());
-                let value = value.ok_or_else(|| Error::internal(format!("the state {name} was never set")))?;
+                let value =
+                    value.ok_or_else(|| Error::internal(format!("the state {name} was never set")))?;
                 if value.tensor != node.tensor_type() {
                     let (has, takes) = (value.tensor, node.tensor_type());
                     return Err(Error::internal(format!("{name} is {has}, but a plan takes {takes}")));

@@ -16,9 +16,10 @@ impl Hazards {
     pub fn conflict(&self, touches: &[Touch]) -> bool {
         touches.iter().any(|touch| {
             let others = self.touched.get(&touch.region.buffer);
-            others.into_iter().flatten().any(|(region, written)| {
-                (touch.writes || *written) && region.overlaps(&touch.region)
-            })
+            others
+                .into_iter()
+                .flatten()
+                .any(|(region, written)| (touch.writes || *written) && region.overlaps(&touch.region))
         })
     }
 
@@ -58,7 +59,8 @@ pub fn check(program: &Program, outputs: &[(usize, Region)]) -> Result<()> {
             }
         }
         beside.push(index);
-        let fault = |holder| Error::internal(format!("command {index} reads {holder:?}, which is overwritten"));
+        let fault =
+            |holder| Error::internal(format!("command {index} reads {holder:?}, which is overwritten"));
         for touch in recorded.touches.iter().filter(|touch| !touch.writes) {
             contents.intact(touch.holder, touch.region).then_some(()).ok_or_else(|| fault(touch.holder))?;
         }
@@ -102,7 +104,8 @@ impl Contents {
             return true;
         }
         let held = self.0.get(&region.buffer).into_iter().flatten();
-        let mut held = held.filter(|(old, _)| old.overlaps(&region)).map(|(_, owner)| *owner == holder).peekable();
+        let mut held =
+            held.filter(|(old, _)| old.overlaps(&region)).map(|(_, owner)| *owner == holder).peekable();
         match holder {
             Holder::Node(_) => held.peek().is_some() && held.all(|own| own),
             Holder::Scratch(..) | Holder::Table => {

@@ -54,7 +54,8 @@ impl Chunked {
     /// Binds whole buffers, and lets the chunks say where in them their tensors are. Nothing changes where states lie
     /// at different places in their buffers.
     fn from_start_of_buffers(mut self) -> Self {
-        let states = || meanings(self.launch.kernel).zip(&self.bindings).filter(|(m, _)| *m == Meaning::State);
+        let states =
+            || meanings(self.launch.kernel).zip(&self.bindings).filter(|(m, _)| *m == Meaning::State);
         let state = states().next().map_or(0, |(_, region)| region.offset);
         if states().any(|(_, region)| region.offset != state) {
             return self;
@@ -115,7 +116,9 @@ pub(super) fn join(launches: Vec<Chunked>) -> Vec<Chunked> {
     for launch in &mut joined {
         launch.launch.threadgroups[0] = launch.chunks.len() as u32;
         if let Some(partials) = partials {
-            launch.set_partials(partials.part(size_of::<f32>() * first, size_of::<f32>() * launch.chunks.len()));
+            launch.set_partials(
+                partials.part(size_of::<f32>() * first, size_of::<f32>() * launch.chunks.len()),
+            );
         }
         first += launch.chunks.len();
     }

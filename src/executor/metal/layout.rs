@@ -11,17 +11,17 @@ use crate::graph::Operation;
 use crate::kernels::metal::lower::{self, Lowering, Step};
 use crate::plan::{Place, Plan, align, storage_of};
 
-/// An operation of a plan with its launches, if it has a kernel.
+/// An operation of a plan with its launches.
 pub(super) struct Lowered {
     pub index: usize,
-    pub lowering: Option<Lowering>,
+    pub lowering: Lowering,
 }
 
 impl Lowered {
     /// Whether the device's own product writes the first output: it has to begin its buffer.
     fn product(&self) -> bool {
-        let steps = self.lowering.iter().flat_map(|lowering| &lowering.steps);
-        steps.into_iter().any(|step| matches!(step, Step::Product { y: lower::Place::Output(_), .. }))
+        let output = |step: &Step| matches!(step, Step::Product { y: lower::Place::Output(_), .. });
+        self.lowering.steps.iter().any(output)
     }
 }
 
@@ -46,18 +46,14 @@ const MOST_OUTPUT_BYTES: usize = 1 << 16;
 /// What a lifetime belongs to.
 enum Owner {
     Node(usize),
-    Scratch(usize),
+    /// Scratch memory of a node with its bytes.
+    Scratch(usize, usize),
     /// Gradients of parameters, each with its offset: side by side, so that one kernel reads all.
     Gradients(Vec<(usize, usize)>),
 }
 
 impl Layout {
-    pub fn new(
-        plan: &Plan,
-        batches: &[Vec<Lowered>],
-        leaves: &Leaves,
-        keys: &[CacheKey],
-    ) -> Result<Self> {
+    pub fn new(plan: &Plan, batches: &[Vec<Lowered>], leaves: &Leaves, keys: &[CacheKey]) -> Result<Self> {
         let last_update = last_update(plan);
         let mut layout = Self {
             regions: vec![None; plan.graph.nodes().len()],
@@ -130,8 +126,8 @@ impl Layout {
                         lives.push(Lifetime { bytes: align(slot.bytes), first: slot.first, last });
                     }
                 }
-                for &bytes in operation.lowering.iter().flat_map(|lowering| &lowering.scratch) {
-                    owners.push(Owner::Scratch(operation.index));
+                for &bytes in &operation.lowering.scratch {
+                    owners.push(Owner::Scratch(operation.index, bytes));
                     lives.push(Lifetime { bytes: align(bytes.max(1)), first: batch, last: batch });
                 }
             }
@@ -146,7 +142,9 @@ impl Layout {
             let region = Region { buffer: Buffer::Own(buffer), offset: 0, bytes: life.bytes };
             match owner {
                 Owner::Node(index) => self.place(plan, index, region),
-                Owner::Scratch(index) => self.scratch.entry(index).or_default().push(region),
+                Owner::Scratch(index, bytes) => {
+                    self.scratch.entry(index).or_default().push(region.part(0, bytes));
+                }
                 Owner::Gradients(members) => {
                     for (index, offset) in members {
                         self.place(plan, index, region.from(offset));
@@ -188,8 +186,7 @@ fn last_update(plan: &Plan) -> Option<usize> {
     if plan.batches.iter().flatten().any(waits) {
         return None;
     }
-    let has = |batch: &Vec<usize>| {
-        batch.iter().any(|&index| matches!(nodes[index].operation, Operation::AdamW(_)))
-    };
+    let has =
+        |batch: &Vec<usize>| batch.iter().any(|&index| matches!(nodes[index].operation, Operation::AdamW(_)));
     plan.batches.iter().rposition(has)
 }

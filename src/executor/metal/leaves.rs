@@ -57,8 +57,7 @@ impl Leaves {
     pub fn region(&self, plan: &Plan, index: usize, key: &CacheKey) -> Result<Region> {
         let node = &plan.graph.nodes()[index];
         let region = name(node).map_or_else(|| self.constants.get(key), |name| self.named.get(name));
-        let region =
-            region.ok_or_else(|| Error::internal(format!("{:?} was not placed", node.operation)))?;
+        let region = region.ok_or_else(|| Error::internal(format!("{:?} was not placed", node.operation)))?;
         let bytes: usize = node.outputs.iter().map(|output| align(output.bytes())).sum();
         if align(region.bytes) != bytes {
             return Err(Error::internal(format!("{:?} changed its size", node.operation)));
@@ -119,8 +118,10 @@ impl Leaves {
                 _ => {}
             }
         }
-        let (in_place, others): (Vec<usize>, Vec<usize>) =
-            states.iter().filter(|index| !moments.contains_key(index)).partition(|&i| overwritten.contains(i));
+        let (in_place, others): (Vec<usize>, Vec<usize>) = states
+            .iter()
+            .filter(|index| !moments.contains_key(index))
+            .partition(|&i| overwritten.contains(i));
         self.line_up(plan, &others);
         self.line_up(plan, &in_place);
         for index in states {

@@ -4,10 +4,14 @@
 
 mod counts;
 mod device;
+#[cfg(feature = "metal")]
+mod hardware;
 mod hazards;
 mod joined;
 mod layout;
 mod leaves;
+#[cfg(feature = "metal")]
+mod pipelines;
 mod program;
 mod queue;
 mod record;
@@ -18,9 +22,11 @@ mod target;
 
 pub use counts::{DISPATCHES_PER_BUFFER, Dispatches};
 pub use device::ProgramDevice;
+#[cfg(feature = "metal")]
+pub use hardware::open;
 pub use hazards::check;
 pub use leaves::Leaves;
 pub use program::{Buffer, Command, Holder, Program, Recorded, Region, Touch};
-pub use queue::{Bound, CommandQueue, Placed, PlainOperation};
+pub use queue::{Bound, CommandQueue};
 pub use record::record;
 pub use target::MetalTarget;

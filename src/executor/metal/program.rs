@@ -73,18 +73,17 @@ pub struct Touch {
 pub enum Command {
     /// A kernel and what it is bound to, in the order of its interface, but for its spec.
     Launch { launch: Launch, element: Element, head_dim: usize, bindings: Vec<Region> },
-    /// y [rows, columns] = left [rows, depth] times right [columns, depth]^T, or right [depth, columns] where not
-    /// `transpose_right`. `y` begins its buffer.
+    /// y [rows, columns] = left [rows, depth], or left [depth, rows]^T where `transpose_left`, times right
+    /// [columns, depth]^T, or right [depth, columns] where not `transpose_right`. `y` begins its buffer.
     Product {
         element: Element,
         left: Region,
         right: Region,
         y: Region,
+        transpose_left: bool,
         transpose_right: bool,
         extents: [usize; 3],
     },
-    /// An operation without a kernel, for the device's tensor library.
-    Plain { inputs: Vec<Region>, output: Region },
     /// What follows waits for what came before.
     Barrier,
     /// The command buffer ends here: what follows waits, too.

@@ -2,8 +2,6 @@
 
 use super::program::{Buffer, Recorded};
 use crate::error::{Error, Result};
-use crate::executor::host_tensor::HostTensor;
-use crate::graph::{FrozenNode, TensorType};
 use crate::plan::Plan;
 
 /// Memory of a device and the order of what runs there. What is encoded runs in its order, some time until the next
@@ -53,17 +51,11 @@ pub trait CommandQueue: Send {
     /// A device error if something that was encoded failed.
     fn download(&mut self, from: &Self::Buffer, offset: usize, bytes: usize) -> Result<Vec<u8>>;
 
-    /// Encodes commands, among them no plain operation.
+    /// Encodes commands of a plan.
     ///
     /// # Errors
     /// A device error if a kernel cannot be compiled.
     fn encode(&mut self, commands: &[Recorded], plan: &Plan, memory: &Bound<'_, Self::Buffer>) -> Result<()>;
-
-    /// Encodes an operation without a kernel.
-    ///
-    /// # Errors
-    /// A device error if the device cannot do it at all.
-    fn plain(&mut self, operation: &PlainOperation<'_, Self::Buffer>) -> Result<()>;
 
     /// Waits for all that was encoded.
     ///
@@ -94,21 +86,4 @@ impl<B> Bound<'_, B> {
         };
         found.ok_or_else(|| Error::internal(format!("{buffer:?} was not allocated")))
     }
-}
-
-/// A tensor in a buffer, its first byte at an offset.
-#[derive(Debug, Clone)]
-pub struct Placed<B> {
-    pub buffer: B,
-    pub offset: usize,
-    pub tensor: TensorType,
-}
-
-/// An operation without a kernel, and its operands.
-pub struct PlainOperation<'a, B> {
-    pub node: &'a FrozenNode,
-    pub inputs: Vec<Placed<B>>,
-    /// Inputs that the host knows: ids, segments, seeds.
-    pub host: Vec<Option<&'a HostTensor>>,
-    pub output: Placed<B>,
 }

@@ -1,14 +1,14 @@
 //! From a plan to a program.
 
-use super::joined::{Chunked, is_chunked, join, table_binding};
 use super::hazards::Hazards;
+use super::joined::{Chunked, is_chunked, join, table_binding};
 use super::layout::{Layout, Lowered};
 use super::leaves::Leaves;
 use super::program::{Buffer, Command, Holder, Program, Recorded, Region, Touch};
 use crate::error::{Error, Result};
 use crate::executor::tensor_cache::CacheKey;
 use crate::graph::{FrozenNode, Operation, TensorType};
-use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, has_kernel, lower};
+use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, lower};
 use crate::kernels::metal::{Access, Chunk, INTERFACES};
 use crate::plan::{Plan, align, cost, storage_of};
 
@@ -26,8 +26,7 @@ pub fn record(plan: &Plan, leaves: &Leaves, keys: &[CacheKey], seconds: f64) -> 
     let lowered = |&index: &usize| {
         let node = &plan.graph.nodes()[index];
         let types = input_types(plan, node);
-        let lowering = has_kernel(&node.operation).then(|| lower(&node.operation, &types, &node.outputs));
-        Ok(Lowered { index, lowering: lowering.transpose()? })
+        Ok(Lowered { index, lowering: lower(&node.operation, &types, &node.outputs)? })
     };
     let batches = plan.batches.iter().map(|batch| batch.iter().map(lowered).collect());
     let batches = batches.collect::<Result<Vec<Vec<Lowered>>>>()?;
@@ -146,10 +145,11 @@ impl Recorder<'_> {
     fn operation(&mut self, lowered: &Lowered) -> Result<Vec<Item>> {
         let index = lowered.index;
         let node = &self.plan.graph.nodes()[index];
-        let Some(lowering) = &lowered.lowering else { return Ok(vec![Item::Ready(self.plain(index, node)?)]) };
+        let lowering = &lowered.lowering;
         let chunked = |step: &Step| matches!(step, Step::Launch(launch, _) if is_chunked(launch.kernel));
         let joinable = lowering.steps.iter().any(chunked);
-        let tables = lowering.tables.iter().map(|table| if joinable { no_table() } else { self.table(table) });
+        let tables =
+            lowering.tables.iter().map(|table| if joinable { no_table() } else { self.table(table) });
         let at = Operand { index, node, lowering, tables: tables.collect() };
         lowering.steps.iter().map(|step| self.step(&at, step)).collect()
     }
@@ -169,18 +169,13 @@ impl Recorder<'_> {
         }
         let Chunked { launch, element, bindings, operation, touches, .. } = chunked;
         // The width of heads is that of libraries without attention.
-        let command = Command::Launch { launch, element, head_dim: crate::kernels::metal::lower::ANY_HEAD_DIM, bindings };
+        let command = Command::Launch {
+            launch,
+            element,
+            head_dim: crate::kernels::metal::lower::ANY_HEAD_DIM,
+            bindings,
+        };
         Recorded { command, operation, touches }
-    }
-
-    fn plain(&self, index: usize, node: &FrozenNode) -> Result<Recorded> {
-        let inputs = node.inputs.iter().map(|&input| self.layout.region(input)).collect::<Result<Vec<_>>>()?;
-        let output = self.layout.region(index)?;
-        let reads = node.inputs.iter().zip(&inputs);
-        let mut touches: Vec<Touch> =
-            reads.map(|(&input, &region)| self.touch(input, region, false)).collect();
-        touches.push(self.touch(index, output, true));
-        Ok(Recorded { command: Command::Plain { inputs, output }, operation: index, touches })
     }
 
     fn touch(&self, index: usize, region: Region, writes: bool) -> Touch {
@@ -191,7 +186,7 @@ impl Recorder<'_> {
         let Lowering { element, head_dim, .. } = *at.lowering;
         let operation = at.index;
         match step {
-            Step::Product { left, right, y, transpose_right, extents } => {
+            Step::Product { left, right, y, transpose_left, transpose_right, extents } => {
                 let touches = [(*left, false), (*right, false), (*y, true)]
                     .map(|(place, writes)| self.resolve(at, place.into(), writes));
                 let [left, right, y] = touches;
@@ -204,6 +199,7 @@ impl Recorder<'_> {
                     left: left.region,
                     right: right.region,
                     y: y.region,
+                    transpose_left: *transpose_left,
                     transpose_right: *transpose_right,
                     extents: *extents,
                 };
@@ -212,15 +208,23 @@ impl Recorder<'_> {
             Step::Launch(launch, bound) => {
                 let interface = INTERFACES.iter().find(|interface| interface.kernel == launch.kernel);
                 let accesses = interface.map(|interface| interface.bindings).unwrap_or_default().iter();
-                let touches = bound.iter().zip(accesses).map(|(bound, binding)| {
-                    self.resolve(at, *bound, binding.access == Access::Write)
-                });
+                let touches = bound
+                    .iter()
+                    .zip(accesses)
+                    .map(|(bound, binding)| self.resolve(at, *bound, binding.access == Access::Write));
                 let touches = touches.collect::<Result<Vec<_>>>()?;
                 let bindings = touches.iter().map(|touch| touch.region).collect();
                 let launch = launch.clone();
                 if let Some(chunks) = chunks(at, bound, &launch) {
                     let touches = touches.into_iter().filter(|touch| touch.holder != Holder::Table).collect();
-                    return Ok(Item::Chunked(Chunked { launch, element, bindings, chunks, operation, touches }));
+                    return Ok(Item::Chunked(Chunked {
+                        launch,
+                        element,
+                        bindings,
+                        chunks,
+                        operation,
+                        touches,
+                    }));
                 }
                 let command = Command::Launch { launch, element, head_dim, bindings };
                 Ok(Item::Ready(Recorded { command, operation, touches }))
@@ -261,7 +265,11 @@ fn no_table() -> Region {
 }
 
 /// The table of chunks that a launch reads, if it reads one.
-fn chunks(at: &Operand<'_>, bound: &[Bound], launch: &crate::kernels::metal::launch::Launch) -> Option<Vec<Chunk>> {
+fn chunks(
+    at: &Operand<'_>,
+    bound: &[Bound],
+    launch: &crate::kernels::metal::launch::Launch,
+) -> Option<Vec<Chunk>> {
     let binding = bound.get(table_binding(launch.kernel)?)?;
     let Place::Table(table) = binding.place else { return None };
     let bytes = at.lowering.tables.get(table)?;

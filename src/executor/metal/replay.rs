@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::device::ProgramDevice;
 use super::program::{Buffer, Command, Recorded, Region};
-use super::queue::{Bound, CommandQueue, Placed, PlainOperation};
+use super::queue::{Bound, CommandQueue};
 use super::steps::{Kept, MOST_IN_FLIGHT};
 use super::target::MetalTarget;
 use crate::error::{Error, Result};
@@ -22,28 +22,7 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
         let (inputs, outputs) = self.steps.buffers();
         let (tables, outputs) = (bound.tables.as_ref(), &outputs[..]);
         let memory = Bound { leaves: &self.leaf_buffers, own: &self.own, tables, inputs, outputs };
-        let is_plain = |recorded: &Recorded| matches!(recorded.command, Command::Plain { .. });
-        for run in commands.chunk_by(|left, right| !is_plain(left) && !is_plain(right)) {
-            let [Recorded { command: Command::Plain { inputs, output }, operation, .. }] = run else {
-                self.queue.encode(run, &bound.plan, &memory)?;
-                continue;
-            };
-            let nodes = bound.plan.graph.nodes();
-            let node = &nodes[*operation];
-            let place = |region: &Region, tensor: TensorType| {
-                let buffer = memory.get(region.buffer)?.clone();
-                Ok::<_, Error>(Placed { buffer, offset: region.offset, tensor })
-            };
-            let operands = node.inputs.iter().zip(inputs);
-            let operands = operands.map(|(&input, region)| place(region, nodes[input].tensor_type()));
-            self.queue.plain(&PlainOperation {
-                node,
-                inputs: operands.collect::<Result<_>>()?,
-                host: node.inputs.iter().map(|input| self.steps.known.get(input)).collect(),
-                output: place(output, node.tensor_type())?,
-            })?;
-        }
-        Ok(())
+        self.queue.encode(commands, &bound.plan, &memory)
     }
 
     /// Encodes the commands of some batches.
@@ -127,7 +106,7 @@ impl<Q: CommandQueue> Device for ProgramDevice<Q> {
 
     fn write_input(&mut self, index: usize, value: &HostTensor) -> Result<()> {
         let (region, _) = self.value(index)?;
-        self.steps.write(index, region, value);
+        self.steps.write(region, value);
         Ok(())
     }
 

@@ -1,12 +1,10 @@
 //! What the host writes and reads of the steps that are in flight: each has buffers of its own.
 
-use std::collections::HashMap;
-
 use super::program::{Buffer, Program, Region};
 use super::queue::CommandQueue;
 use crate::error::{Error, Result};
 use crate::executor::host_tensor::HostTensor;
-use crate::graph::{DType, TensorType};
+use crate::graph::TensorType;
 
 /// Steps that the host may be ahead of the device.
 pub(super) const MOST_IN_FLIGHT: usize = 32;
@@ -21,7 +19,11 @@ pub(super) struct Slot<B> {
 /// A value that the caller asked to keep.
 pub(super) enum Kept {
     /// In an output of a slot.
-    Slot { slot: usize, region: Region, tensor: TensorType },
+    Slot {
+        slot: usize,
+        region: Region,
+        tensor: TensorType,
+    },
     Host(HostTensor),
 }
 
@@ -35,22 +37,12 @@ pub(super) struct Steps<B> {
     /// The slot of the step that was encoded last.
     last: usize,
     staged: Vec<u8>,
-    /// Inputs that operations without a kernel want to know on the host, by node.
-    pub known: HashMap<usize, HostTensor>,
     kept: Vec<Vec<Kept>>,
 }
 
 impl<B> Default for Steps<B> {
     fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            taken: 0,
-            open: None,
-            last: 0,
-            staged: Vec::new(),
-            known: HashMap::new(),
-            kept: Vec::new(),
-        }
+        Self { slots: Vec::new(), taken: 0, open: None, last: 0, staged: Vec::new(), kept: Vec::new() }
     }
 }
 
@@ -72,12 +64,9 @@ fn grow<Q: CommandQueue>(
 
 impl<B: Clone> Steps<B> {
     /// Takes an input of the step that comes next.
-    pub fn write(&mut self, node: usize, region: Region, value: &HostTensor) {
+    pub fn write(&mut self, region: Region, value: &HostTensor) {
         self.staged.resize(self.staged.len().max(region.end()), 0);
         self.staged[region.offset..region.end()].copy_from_slice(value.bytes());
-        if value.tensor.dtype == DType::U32 {
-            self.known.insert(node, value.clone());
-        }
     }
 
     /// Opens the step, if it is not, in a slot that no other one has.
@@ -122,7 +111,6 @@ impl<B: Clone> Steps<B> {
     /// All of the step is encoded.
     pub fn close(&mut self) {
         self.last = self.open.take().unwrap_or(self.last);
-        self.known.clear();
     }
 
     /// The device has done all that was encoded.
