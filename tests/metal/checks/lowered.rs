@@ -6,7 +6,7 @@ use lazytune::graph::{
 use lazytune::kernels::metal::Element;
 use lazytune::kernels::metal::lower::{Lowering, has_kernel, lower};
 
-use super::lowered_plain::{plain, products};
+use super::lowered_plain::{experts, plain, products};
 use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
 use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
 use crate::memory::Memory;
@@ -86,6 +86,11 @@ impl<'a> Operands<'a> {
 
     pub(super) fn output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), nothing(dims.iter().product())));
+        self
+    }
+
+    pub(super) fn id_output(mut self, n: usize) -> Self {
+        self.sample.outputs.push((vec![n], Buffer::U32(vec![u32::MAX; n])));
         self
     }
 
@@ -217,7 +222,7 @@ fn operations_are_lowered_to_what_the_cpu_computes() {
     }
     for element in [Element::F32, Element::Bf16] {
         let gpu = Gpu::new(element, 64);
-        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products] {
+        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products, experts] {
             group(&gpu).unwrap_or_else(|problem| panic!("{element:?}: {problem}"));
         }
     }

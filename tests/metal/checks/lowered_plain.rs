@@ -1,6 +1,9 @@
 //! Plain operations, lowered.
 
-use lazytune::graph::{Binary, DType, IGNORE_TARGET, MAX_RANK, Operation, Reduction, Scalar, Shape, Unary};
+use lazytune::graph::{
+    AttentionSpec, Binary, DType, IGNORE_TARGET, MAX_RANK, Operation, Reduction, RouteSide, Scalar, Shape,
+    Unary,
+};
 use lazytune::kernels::metal::Element;
 
 use super::Outcome;
@@ -130,6 +133,36 @@ fn states(gpu: &Gpu) -> Outcome {
     Operands::of(gpu, Operation::Assign).input(dims).input(dims).output(dims).exactly()?;
     let write = Operands::of(gpu, Operation::WriteRows).input(dims).input(&[3, 40]);
     write.ids(vec![5]).output(dims).exactly()
+}
+
+/// Mixtures of experts, and decoding.
+pub fn experts(gpu: &Gpu) -> Outcome {
+    let (n, count, inner, outputs) = (50, 4, 20, 33);
+    for side in [RouteSide::Tokens, RouteSide::Experts] {
+        let route = Operands::of(gpu, Operation::Route { chosen: 2, side });
+        route.input(&[n, count]).id_output(2 * n).exactly()?;
+    }
+    let ids: Vec<u32> = (0..n as u32).map(|row| row * row / 700).collect();
+    for transpose_weight in [false, true] {
+        let matrix = if transpose_weight { [count, inner, outputs] } else { [count, outputs, inner] };
+        let linear = Operands::of(gpu, Operation::ExpertLinear { transpose_weight });
+        linear.input(&[n, inner]).input(&matrix).ids(ids.clone()).output(&[n, outputs]).check()?;
+    }
+    let gradient = Operands::of(gpu, Operation::ExpertWeightGrad { experts: count });
+    let gradient = gradient.input(&[n, outputs]).input(&[n, inner]).ids(ids);
+    gradient.output(&[count, outputs, inner]).check()?;
+    let spec = AttentionSpec {
+        batch: 1,
+        seq: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 20,
+        scale: Scalar(0.3),
+        window: None,
+        soft_cap: None,
+    };
+    let cached = Operands::of(gpu, Operation::CachedAttention(spec)).input(&[2, 80]);
+    cached.input(&[12, 40]).input(&[12, 40]).ids(vec![7]).output(&[2, 80]).check()
 }
 
 /// Thin, whole and in batches; from activations, and wider than they are.

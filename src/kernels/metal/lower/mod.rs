@@ -2,6 +2,7 @@
 
 mod attention;
 mod cross_entropy;
+mod experts;
 mod linear;
 mod matrix;
 mod optimizer;
@@ -137,7 +138,7 @@ impl Node<'_> {
 }
 
 /// Whether [`lower`] takes an operation. Of those that compute it takes all but [`Operation::RopeTable`], which the host
-/// computes once in f64, and what mixtures of experts and generation need.
+/// computes once in f64, and those that are for the CPU's packed weights.
 pub fn has_kernel(operation: &Operation) -> bool {
     use Operation as Op;
     match operation {
@@ -164,6 +165,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Rope { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
+        | Op::CachedAttention(_)
         | Op::AddBias
         | Op::SwiGlu
         | Op::SwiGluGrad
@@ -173,6 +175,9 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::ProjectedCrossEntropy { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }
+        | Op::Route { .. }
+        | Op::ExpertLinear { .. }
+        | Op::ExpertWeightGrad { .. }
         | Op::SumOfSquares
         | Op::AdamW(_)
         | Op::Assign
@@ -184,10 +189,6 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Reshape(_)
         | Op::Detach
         | Op::Output(_)
-        | Op::CachedAttention(_)
-        | Op::Route { .. }
-        | Op::ExpertLinear { .. }
-        | Op::ExpertWeightGrad { .. }
         | Op::Pack
         | Op::PackedEmbedding => false,
     }
@@ -212,6 +213,10 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         Op::Embedding => rows::embedding(&node, &mut to),
         Op::Attention(spec) => attention::forward(spec, &mut to),
         Op::AttentionGrad(spec) => attention::gradient(spec, &mut to),
+        Op::CachedAttention(spec) => attention::cached(&node, spec, &mut to),
+        Op::Route { chosen, side } => experts::route(&node, *chosen, *side, &mut to),
+        Op::ExpertLinear { transpose_weight } => experts::linear(&node, *transpose_weight, &mut to),
+        Op::ExpertWeightGrad { experts } => experts::weight_gradient(&node, *experts, &mut to),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear::linear(&node, *transpose_weight, *low_rank, *residual, &mut to)
         }
