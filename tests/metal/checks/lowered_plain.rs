@@ -7,7 +7,7 @@ use lazytune::graph::{
 use lazytune::kernels::metal::Element;
 
 use super::Outcome;
-use super::lowered::Operands;
+use super::lowered::{Operands, check_together};
 use crate::gpu::Gpu;
 
 fn shape(dims: &[usize]) -> Shape {
@@ -172,6 +172,26 @@ pub fn products(gpu: &Gpu) -> Outcome {
             product(gpu, &[], extents, transposed)?;
         }
         product(gpu, &[2, 3], [20, 33, 17], transposed)?;
+    }
+    Ok(())
+}
+
+/// The same products in shared launches: of f32 sums or not, split or not.
+pub fn together(gpu: &Gpu) -> Outcome {
+    for (depth, widen) in [(600, false), (600, true), (10, false), (10, true)] {
+        let all = [([70, 8], [false, true]), ([6, 75], [true, false]), ([33, 20], [false, false])];
+        for count in 2..=3 {
+            let mut samples = vec![];
+            for &([rows, columns], [transpose_left, transpose_right]) in &all[..count] {
+                let left = if transpose_left { [depth, rows] } else { [rows, depth] };
+                let right = if transpose_right { [columns, depth] } else { [depth, columns] };
+                let operation = Operation::MatMul { transpose_left, transpose_right, widen };
+                let operands = Operands::of(gpu, operation).input(&left).input(&right);
+                let y = [rows, columns];
+                samples.push(if widen { operands.wide_output(&y) } else { operands.output(&y) });
+            }
+            check_together(gpu, samples)?;
+        }
     }
     Ok(())
 }

@@ -232,6 +232,33 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
     Ok(to)
 }
 
+/// An operation with the types of what it is applied to.
+#[derive(Debug, Clone, Copy)]
+pub struct Applied<'a> {
+    pub operation: &'a Operation,
+    pub inputs: &'a [TensorType],
+    pub outputs: &'a [TensorType],
+}
+
+/// The launches of two or three operations that do not depend on each other, where they share launches: thin products of
+/// the same types. Inputs and outputs are numbered through all of them, in their order.
+///
+/// # Errors
+/// As for [`lower`].
+pub fn lower_together(applied: &[Applied<'_>]) -> Result<Option<Lowering>> {
+    let mut layouts = vec![];
+    for one in applied {
+        let Operation::MatMul { transpose_left, transpose_right, .. } = *one.operation else {
+            return Ok(None);
+        };
+        layouts.push([transpose_left, transpose_right]);
+    }
+    let nodes: Vec<Node<'_>> =
+        applied.iter().map(|one| Node { inputs: one.inputs, outputs: one.outputs }).collect();
+    let mut to = Lowering::new(Element::F32);
+    Ok(matrix::together(&nodes, &layouts, &mut to)?.map(|()| to))
+}
+
 fn plain(operation: &Operation, node: &Node<'_>, to: &mut Lowering) -> Result<()> {
     use Operation as Op;
     match operation {
