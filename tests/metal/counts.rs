@@ -82,15 +82,13 @@ fn a_step_of_smollm2_takes_these_dispatches() {
 #[test]
 fn commands_between_barriers_are_independent() {
     for case in cases() {
-        for dtype in [DType::F32, DType::Bf16] {
-            for plan in plans(&case, 0.1, dtype, &MetalTarget) {
-                let program = recorded(&plan, 1e-6);
-                check(&program, &outputs(&plan, &program))
-                    .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-                let buffers = program.command_buffers();
-                assert_eq!(buffers.last().map(|batches| batches.end), Some(plan.batches.len()));
-                assert!(buffers.windows(2).all(|pair| pair[0].end == pair[1].start));
-            }
+        for plan in plans(&case, 0.1, DType::F32, &MetalTarget) {
+            let program = recorded(&plan, 1e-6);
+            check(&program, &outputs(&plan, &program))
+                .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+            let buffers = program.command_buffers();
+            assert_eq!(buffers.last().map(|batches| batches.end), Some(plan.batches.len()));
+            assert!(buffers.windows(2).all(|pair| pair[0].end == pair[1].start));
         }
     }
 }

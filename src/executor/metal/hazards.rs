@@ -91,7 +91,7 @@ impl Contents {
                 kept.push((old.part(0, region.offset - old.offset), owner));
             }
             if old.end() > region.end() {
-                kept.push((old.from(region.end() - old.offset), owner));
+                kept.push((old.after(region.end() - old.offset), owner));
             }
         }
         kept.push((region, holder));

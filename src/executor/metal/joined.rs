@@ -53,7 +53,7 @@ pub(super) fn table_binding(kernel: &str) -> Option<usize> {
 impl Chunked {
     /// Binds whole buffers, and lets the chunks say where in them their tensors are. Nothing changes where states lie
     /// at different places in their buffers.
-    fn from_start_of_buffers(mut self) -> Self {
+    fn rebased(mut self) -> Self {
         let states =
             || meanings(self.launch.kernel).zip(&self.bindings).filter(|(m, _)| *m == Meaning::State);
         let state = states().next().map_or(0, |(_, region)| region.offset);
@@ -105,7 +105,7 @@ pub(super) fn join(launches: Vec<Chunked>) -> Vec<Chunked> {
     let partials = launches.first().and_then(Chunked::partials);
     let mut joined: Vec<Chunked> = Vec::new();
     for launch in launches {
-        let launch = launch.from_start_of_buffers();
+        let launch = launch.rebased();
         match joined.iter_mut().find(|earlier| earlier.joins(&launch)) {
             Some(earlier) => earlier.join(launch),
             None => joined.push(launch),

@@ -3,27 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::leaves::Leaves;
+use super::lowered::Lowered;
 use super::program::{Buffer, Region};
 use super::sharing::{Lifetime, share};
 use crate::error::{Error, Result};
 use crate::executor::tensor_cache::CacheKey;
 use crate::graph::Operation;
-use crate::kernels::metal::lower::{self, Lowering, Step};
 use crate::plan::{Place, Plan, align, storage_of};
-
-/// An operation of a plan with its launches.
-pub(super) struct Lowered {
-    pub index: usize,
-    pub lowering: Lowering,
-}
-
-impl Lowered {
-    /// Whether the device's own product writes the first output: it has to begin its buffer.
-    fn product(&self) -> bool {
-        let output = |step: &Step| matches!(step, Step::Product { y: lower::Place::Output(_), .. });
-        self.lowering.steps.iter().any(output)
-    }
-}
 
 /// The places of a plan's values.
 pub(super) struct Layout {
@@ -112,22 +98,22 @@ impl Layout {
         let mut members = Vec::new();
         for (batch, operations) in batches.iter().enumerate() {
             for operation in operations {
-                let placed = self.regions[operation.index].is_some();
-                if let (Place::Arena(slot), false) = (plan.places[operation.index], placed) {
-                    let waits = self.last_update.filter(|_| fed.contains(&operation.index));
+                for &index in operation.nodes.iter().filter(|&&index| self.regions[index].is_none()) {
+                    let Place::Arena(slot) = plan.places[index] else { continue };
+                    let waits = self.last_update.filter(|_| fed.contains(&index));
                     let last = slot.last.max(waits.unwrap_or(0));
-                    if gradients.contains(&operation.index) {
-                        members.push((operation.index, side_by_side.bytes));
+                    if gradients.contains(&index) {
+                        members.push((index, side_by_side.bytes));
                         side_by_side.bytes += align(slot.bytes);
                         side_by_side.first = side_by_side.first.min(slot.first);
                         side_by_side.last = side_by_side.last.max(last);
                     } else {
-                        owners.push(Owner::Node(operation.index));
+                        owners.push(Owner::Node(index));
                         lives.push(Lifetime { bytes: align(slot.bytes), first: slot.first, last });
                     }
                 }
                 for &bytes in &operation.lowering.scratch {
-                    owners.push(Owner::Scratch(operation.index, bytes));
+                    owners.push(Owner::Scratch(operation.nodes[0], bytes));
                     lives.push(Lifetime { bytes: align(bytes.max(1)), first: batch, last: batch });
                 }
             }
@@ -147,7 +133,7 @@ impl Layout {
                 }
                 Owner::Gradients(members) => {
                     for (index, offset) in members {
-                        self.place(plan, index, region.from(offset));
+                        self.place(plan, index, region.after(offset));
                     }
                 }
             }
@@ -170,11 +156,10 @@ fn read_by_updates(plan: &Plan, inputs: std::ops::Range<usize>) -> HashSet<usize
 
 /// Gradients that updates read, but for those that have to begin a buffer or are one of several outputs.
 fn gradients(plan: &Plan, batches: &[Vec<Lowered>]) -> HashSet<usize> {
+    let begins = batches.iter().flatten().filter(|lowered| lowered.product());
+    let begins: HashSet<usize> = begins.flat_map(|lowered| lowered.nodes.iter().copied()).collect();
     let mut gradients = read_by_updates(plan, 1..2);
-    gradients.retain(|&index| plan.graph.nodes()[index].outputs.len() == 1);
-    for lowered in batches.iter().flatten().filter(|lowered| lowered.product()) {
-        gradients.remove(&lowered.index);
-    }
+    gradients.retain(|index| plan.graph.nodes()[*index].outputs.len() == 1 && !begins.contains(index));
     gradients
 }
 

@@ -10,6 +10,7 @@ mod hazards;
 mod joined;
 mod layout;
 mod leaves;
+mod lowered;
 #[cfg(feature = "metal")]
 mod pipelines;
 mod program;

@@ -45,7 +45,7 @@ impl Region {
 
     /// What remains from a byte on.
     #[must_use]
-    pub fn from(&self, offset: usize) -> Self {
+    pub fn after(&self, offset: usize) -> Self {
         self.part(offset, self.bytes.saturating_sub(offset))
     }
 }

@@ -2,13 +2,14 @@
 
 use super::hazards::Hazards;
 use super::joined::{Chunked, is_chunked, join, table_binding};
-use super::layout::{Layout, Lowered};
+use super::layout::Layout;
 use super::leaves::Leaves;
+use super::lowered::{Lowered, lower_batch};
 use super::program::{Buffer, Command, Holder, Program, Recorded, Region, Touch};
 use crate::error::{Error, Result};
 use crate::executor::tensor_cache::CacheKey;
-use crate::graph::{FrozenNode, Operation, TensorType};
-use crate::kernels::metal::lower::{Bound, Lowering, Place, Step, lower};
+use crate::graph::Operation;
+use crate::kernels::metal::lower::{Bound, Lowering, Place, Step};
 use crate::kernels::metal::{Access, Chunk, INTERFACES};
 use crate::plan::{Plan, align, cost, storage_of};
 
@@ -23,12 +24,7 @@ const BYTES: f64 = 4e10;
 /// # Errors
 /// A device error if an operation is too large for its kernel.
 pub fn record(plan: &Plan, leaves: &Leaves, keys: &[CacheKey], seconds: f64) -> Result<Program> {
-    let lowered = |&index: &usize| {
-        let node = &plan.graph.nodes()[index];
-        let types = input_types(plan, node);
-        Ok(Lowered { index, lowering: lower(&node.operation, &types, &node.outputs)? })
-    };
-    let batches = plan.batches.iter().map(|batch| batch.iter().map(lowered).collect());
+    let batches = plan.batches.iter().map(|batch| lower_batch(plan, batch));
     let batches = batches.collect::<Result<Vec<Vec<Lowered>>>>()?;
     let layout = Layout::new(plan, &batches, leaves, keys)?;
     let mut recorder = Recorder {
@@ -63,10 +59,6 @@ fn estimate(plan: &Plan, batch: usize) -> f64 {
     costs.map(|cost| (cost.flops / FLOPS).max(cost.bytes / BYTES)).sum()
 }
 
-fn input_types(plan: &Plan, node: &FrozenNode) -> Vec<TensorType> {
-    node.inputs.iter().map(|&input| plan.graph.nodes()[input].tensor_type()).collect()
-}
-
 /// A launch whose table of chunks may be joined with others', or a command as it is.
 enum Item {
     Ready(Recorded),
@@ -83,12 +75,11 @@ struct Recorder<'a> {
     updates: Vec<Chunked>,
 }
 
-/// A lowered operation while its steps become commands.
-struct Operand<'a> {
-    index: usize,
-    node: &'a FrozenNode,
+/// Lowered operations while their steps become commands.
+struct Operands<'a> {
+    nodes: &'a [usize],
     lowering: &'a Lowering,
-    /// Where its tables lie.
+    /// Where their tables lie.
     tables: Vec<Region>,
 }
 
@@ -98,7 +89,7 @@ impl Recorder<'_> {
         let mut steps = Vec::with_capacity(operations.len());
         for operation in operations {
             let items = self.operation(operation)?;
-            let waits = matches!(self.plan.graph.nodes()[operation.index].operation, Operation::AdamW(_));
+            let waits = matches!(self.plan.graph.nodes()[operation.nodes[0]].operation, Operation::AdamW(_));
             let mut ready = Vec::new();
             let mut chunked = Vec::new();
             for item in items {
@@ -143,14 +134,12 @@ impl Recorder<'_> {
     }
 
     fn operation(&mut self, lowered: &Lowered) -> Result<Vec<Item>> {
-        let index = lowered.index;
-        let node = &self.plan.graph.nodes()[index];
         let lowering = &lowered.lowering;
         let chunked = |step: &Step| matches!(step, Step::Launch(launch, _) if is_chunked(launch.kernel));
         let joinable = lowering.steps.iter().any(chunked);
         let tables =
             lowering.tables.iter().map(|table| if joinable { no_table() } else { self.table(table) });
-        let at = Operand { index, node, lowering, tables: tables.collect() };
+        let at = Operands { nodes: &lowered.nodes, lowering, tables: tables.collect() };
         lowering.steps.iter().map(|step| self.step(&at, step)).collect()
     }
 
@@ -182,9 +171,9 @@ impl Recorder<'_> {
         Touch { region, holder: Holder::Node(storage_of(&self.plan.graph, index)), writes }
     }
 
-    fn step(&self, at: &Operand<'_>, step: &Step) -> Result<Item> {
+    fn step(&self, at: &Operands<'_>, step: &Step) -> Result<Item> {
         let Lowering { element, head_dim, .. } = *at.lowering;
-        let operation = at.index;
+        let operation = at.nodes.last().copied().unwrap_or_default();
         match step {
             Step::Product { left, right, y, transpose_left, transpose_right, extents } => {
                 let touches = [(*left, false), (*right, false), (*y, true)]
@@ -232,30 +221,41 @@ impl Recorder<'_> {
         }
     }
 
-    fn resolve(&self, at: &Operand<'_>, bound: Bound, writes: bool) -> Result<Touch> {
-        let missing = || Error::internal(format!("{:?} is bound to nothing", at.node.operation));
+    fn resolve(&self, at: &Operands<'_>, bound: Bound, writes: bool) -> Result<Touch> {
+        let missing = || Error::internal(format!("nodes {:?} are bound to nothing", at.nodes));
+        let nodes = at.nodes.iter().map(|&index| (index, &self.plan.graph.nodes()[index]));
         let touch = match bound.place {
             Place::Input(input) => {
-                let &index = at.node.inputs.get(input).ok_or_else(missing)?;
+                let &index = nodes.flat_map(|(_, node)| &node.inputs).nth(input).ok_or_else(missing)?;
                 self.touch(index, self.layout.region(index)?, writes)
             }
             Place::Output(output) => {
-                let earlier = at.node.outputs.get(..output).ok_or_else(missing)?;
-                let start: usize = earlier.iter().map(|earlier| align(earlier.bytes())).sum();
-                let bytes = at.node.outputs.get(output).ok_or_else(missing)?.bytes();
-                self.touch(at.index, self.layout.region(at.index)?.part(start, bytes), writes)
+                let outputs = nodes.flat_map(|(index, node)| {
+                    let starts = node.outputs.iter().scan(0, |end, output| {
+                        let start = *end;
+                        *end += align(output.bytes());
+                        Some((start, output.bytes()))
+                    });
+                    starts.map(move |(start, bytes)| (index, start, bytes)).collect::<Vec<_>>()
+                });
+                let (index, start, bytes) = { outputs }.nth(output).ok_or_else(missing)?;
+                self.touch(index, self.layout.region(index)?.part(start, bytes), writes)
             }
             Place::Scratch(scratch) => {
-                let all = self.layout.scratch.get(&at.index).ok_or_else(missing)?;
-                let region = *all.get(scratch).ok_or_else(missing)?;
-                Touch { region, holder: Holder::Scratch(at.index, scratch), writes }
+                let first = at.nodes.first().copied().unwrap_or_default();
+                let region = self.layout.scratch.get(&first).and_then(|all| all.get(scratch));
+                Touch {
+                    region: *region.ok_or_else(missing)?,
+                    holder: Holder::Scratch(first, scratch),
+                    writes,
+                }
             }
             Place::Table(table) => {
                 let region = *at.tables.get(table).ok_or_else(missing)?;
                 Touch { region, holder: Holder::Table, writes }
             }
         };
-        Ok(Touch { region: touch.region.from(bound.offset), ..touch })
+        Ok(Touch { region: touch.region.after(bound.offset), ..touch })
     }
 }
 
@@ -266,7 +266,7 @@ fn no_table() -> Region {
 
 /// The table of chunks that a launch reads, if it reads one.
 fn chunks(
-    at: &Operand<'_>,
+    at: &Operands<'_>,
     bound: &[Bound],
     launch: &crate::kernels::metal::launch::Launch,
 ) -> Option<Vec<Chunk>> {

@@ -15,9 +15,10 @@ mod spec;
 pub use format::WeightFormat;
 pub use interface::{Access, Binding, FUNCTION_CONSTANTS, INTERFACES, Interface, Kind};
 pub use spec::{
-    AdamWNumbers, AffineSpec, AttentionNumbers, BiasSpec, Chunk, ConcatSpec, CrossEntropyNumbers,
-    DropoutSpec, ElementwiseSpec, FunctionSpec, MaskSpec, MatrixSpec, PickSpec, ProductSpec, QuantizedSpec,
-    ReduceSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, StridedSpec, SumSpec,
+    AdamWNumbers, AffineSpec, AttentionNumbers, BiasSpec, CachedNumbers, Chunk, ConcatSpec,
+    CrossEntropyNumbers, DropoutSpec, ElementwiseSpec, ExpertNumbers, FunctionSpec, MaskSpec, MatrixSpec,
+    PickSpec, ProductSpec, QuantizedSpec, ReduceSpec, RmsNormSpec, RopeSpec, RouteNumbers, RowsSpec, Spec,
+    StridedSpec, SumSpec,
 };
 
 use std::fmt::Write as _;
@@ -39,9 +40,11 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("tile.metal", include_str!("../matmul/tile.metal")),
     ("product.metal", include_str!("../matmul/product.metal")),
     ("attention.metal", include_str!("../attention/attention.metal")),
+    ("cached_attention.metal", include_str!("../attention/cached_attention.metal")),
     ("attention_gradient.metal", include_str!("../attention/attention_gradient.metal")),
     ("generate.metal", include_str!("../plain/generate.metal")),
     ("products.metal", include_str!("../linear/products.metal")),
+    ("experts.metal", include_str!("../experts/experts.metal")),
     ("quantized.metal", include_str!("../linear/quantized.metal")),
     ("cross_entropy.metal", include_str!("../cross_entropy/cross_entropy.metal")),
 ];

@@ -137,6 +137,20 @@ specs! {
         left_across: u32,
         right_across: u32,
     }
+    /// Tokens, and the experts that each of them goes to.
+    RouteNumbers as "RouteSpec" { tokens: u32, experts: u32, chosen: u32, of_experts: u32, }
+    /// x [rows, inputs] times the matrix of each row's expert, which has `outputs`.
+    ExpertNumbers as "ExpertSpec" { rows: u32, inputs: u32, outputs: u32, experts: u32, transpose: u32, }
+    /// Attention of `seq` queries over cached keys; `soft_cap` is 0 for none.
+    CachedNumbers as "CachedSpec" {
+        seq: u32,
+        heads: u32,
+        kv_heads: u32,
+        capacity: u32,
+        window: u32,
+        scale: f32,
+        soft_cap: f32,
+    }
     /// Partial sums there are.
     SumSpec as "SumSpec" { partials: u32, }
     /// What AdamW computes with, rounded from f64.

@@ -4,9 +4,9 @@ use lazytune::graph::{
     AdamWSpec, AttentionSpec, DType, IGNORE_TARGET, LowRank, Operation, Scalar, Shape, TensorType,
 };
 use lazytune::kernels::metal::Element;
-use lazytune::kernels::metal::lower::{Lowering, has_kernel, lower};
+use lazytune::kernels::metal::lower::{Applied, Lowering, has_kernel, lower, lower_together};
 
-use super::lowered_plain::{plain, products};
+use super::lowered_plain::{experts, plain, products, together};
 use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
 use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
 use crate::memory::Memory;
@@ -33,19 +33,45 @@ fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
 }
 
 fn check(gpu: &Gpu, mut sample: Sample, tolerance: f64) -> Outcome {
-    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
-        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
-    };
     assert!(has_kernel(&sample.operation));
-    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs].map(|all| types(gpu, all));
+    let lowering = lower(&sample.operation, &inputs, &outputs).unwrap();
     run(gpu, &lowering, &mut sample)?;
-    let borrowed = |all: &'_ [(Vec<usize>, Buffer)]| -> Vec<(Vec<usize>, Buffer)> { all.to_vec() };
-    let (inputs, outputs) = (borrowed(&sample.inputs), borrowed(&sample.outputs));
-    let inputs: Vec<(&[usize], &Buffer)> = inputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
-    let outputs: Vec<(&[usize], &Buffer)> =
-        outputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
+    against_cpu(gpu, &sample, tolerance)
+}
+
+fn against_cpu(gpu: &Gpu, sample: &Sample, tolerance: f64) -> Outcome {
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs]
+        .map(|all| all.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect::<Vec<_>>());
     agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, tolerance)
         .map_err(|problem| format!("{:?}: {problem}", sample.operation))
+}
+
+fn types(gpu: &Gpu, all: &[(Vec<usize>, Buffer)]) -> Vec<TensorType> {
+    all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
+}
+
+/// Several operations in shared launches, against the CPU's kernels.
+pub(super) fn check_together(gpu: &Gpu, all: Vec<Operands<'_>>) -> Outcome {
+    let typed: Vec<[Vec<TensorType>; 2]> =
+        all.iter().map(|one| [&one.sample.inputs, &one.sample.outputs].map(|all| types(gpu, all))).collect();
+    let applied: Vec<Applied<'_>> = all
+        .iter()
+        .zip(&typed)
+        .map(|(one, [inputs, outputs])| Applied { operation: &one.sample.operation, inputs, outputs })
+        .collect();
+    let lowering = lower_together(&applied).unwrap().expect("they share launches");
+    let bytes = |side: fn(&Sample) -> &Vec<(Vec<usize>, Buffer)>| -> Vec<Vec<u8>> {
+        all.iter().flat_map(|one| side(&one.sample)).map(|(_, buffer)| encode(gpu.element, buffer)).collect()
+    };
+    let mut memory = Memory::new(&lowering, bytes(|sample| &sample.inputs), bytes(|sample| &sample.outputs));
+    memory.run(gpu, &lowering)?;
+    for (one, bytes) in all.into_iter().zip(&memory.outputs) {
+        let mut sample = one.sample;
+        decode(gpu.element, &mut sample.outputs[0].1, bytes);
+        against_cpu(gpu, &sample, one.tolerance)?;
+    }
+    Ok(())
 }
 
 /// Makes operands for one type of activations, each with another seed.
@@ -86,6 +112,11 @@ impl<'a> Operands<'a> {
 
     pub(super) fn output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), nothing(dims.iter().product())));
+        self
+    }
+
+    pub(super) fn id_output(mut self, n: usize) -> Self {
+        self.sample.outputs.push((vec![n], Buffer::U32(vec![u32::MAX; n])));
         self
     }
 
@@ -146,8 +177,7 @@ fn attention(gpu: &Gpu) -> Outcome {
         Operands::of(gpu, operation).input(wide).input(narrow).input(narrow).ids(segments.clone())
     };
     let mut forward = operands(Operation::Attention(spec)).output(wide).wide_output(&[n, 4]).sample;
-    let types: Vec<TensorType> =
-        forward.inputs.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect();
+    let types = types(gpu, &forward.inputs);
     run(gpu, &lower(&forward.operation, &types, &[]).unwrap(), &mut forward)?;
     let mut backward = operands(Operation::AttentionGrad(spec));
     backward.sample.inputs.extend(forward.outputs);
@@ -182,10 +212,8 @@ fn cross_entropy(gpu: &Gpu) -> Outcome {
     let operation = Operation::ProjectedCrossEntropyGrad { soft_cap };
     let gradient = operands(operation).wide_input(&[n]).wide_output(&[n]).wide_output(&[n]).output(&[n, d]);
     let mut sample = gradient.sample;
-    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
-        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
-    };
-    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs].map(|all| types(gpu, all));
+    let lowering = lower(&sample.operation, &inputs, &outputs).unwrap();
     run(gpu, &lowering, &mut sample)?;
     let log_sum_exp = sample.outputs[1].clone();
     check(gpu, sample, gradient.tolerance)?;
@@ -217,7 +245,7 @@ fn operations_are_lowered_to_what_the_cpu_computes() {
     }
     for element in [Element::F32, Element::Bf16] {
         let gpu = Gpu::new(element, 64);
-        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products] {
+        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products, together, experts] {
             group(&gpu).unwrap_or_else(|problem| panic!("{element:?}: {problem}"));
         }
     }

@@ -1,10 +1,13 @@
 //! Plain operations, lowered.
 
-use lazytune::graph::{Binary, DType, IGNORE_TARGET, MAX_RANK, Operation, Reduction, Scalar, Shape, Unary};
+use lazytune::graph::{
+    AttentionSpec, Binary, DType, IGNORE_TARGET, MAX_RANK, Operation, Reduction, RouteSide, Scalar, Shape,
+    Unary,
+};
 use lazytune::kernels::metal::Element;
 
 use super::Outcome;
-use super::lowered::Operands;
+use super::lowered::{Operands, check_together};
 use crate::gpu::Gpu;
 
 fn shape(dims: &[usize]) -> Shape {
@@ -132,6 +135,36 @@ fn states(gpu: &Gpu) -> Outcome {
     write.ids(vec![5]).output(dims).exactly()
 }
 
+/// Mixtures of experts, and decoding.
+pub fn experts(gpu: &Gpu) -> Outcome {
+    let (n, count, inner, outputs) = (50, 4, 20, 33);
+    for side in [RouteSide::Tokens, RouteSide::Experts] {
+        let route = Operands::of(gpu, Operation::Route { chosen: 2, side });
+        route.input(&[n, count]).id_output(2 * n).exactly()?;
+    }
+    let ids: Vec<u32> = (0..n as u32).map(|row| row * row / 700).collect();
+    for transpose_weight in [false, true] {
+        let matrix = if transpose_weight { [count, inner, outputs] } else { [count, outputs, inner] };
+        let linear = Operands::of(gpu, Operation::ExpertLinear { transpose_weight });
+        linear.input(&[n, inner]).input(&matrix).ids(ids.clone()).output(&[n, outputs]).check()?;
+    }
+    let gradient = Operands::of(gpu, Operation::ExpertWeightGrad { experts: count });
+    let gradient = gradient.input(&[n, outputs]).input(&[n, inner]).ids(ids);
+    gradient.output(&[count, outputs, inner]).check()?;
+    let spec = AttentionSpec {
+        batch: 1,
+        seq: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 20,
+        scale: Scalar(0.3),
+        window: None,
+        soft_cap: None,
+    };
+    let cached = Operands::of(gpu, Operation::CachedAttention(spec)).input(&[2, 80]);
+    cached.input(&[12, 40]).input(&[12, 40]).ids(vec![7]).output(&[2, 80]).check()
+}
+
 /// Thin, whole and in batches; from activations, and wider than they are.
 pub fn products(gpu: &Gpu) -> Outcome {
     for transposed in [[false, false], [false, true], [true, false], [true, true]] {
@@ -139,6 +172,26 @@ pub fn products(gpu: &Gpu) -> Outcome {
             product(gpu, &[], extents, transposed)?;
         }
         product(gpu, &[2, 3], [20, 33, 17], transposed)?;
+    }
+    Ok(())
+}
+
+/// The same products in shared launches: of f32 sums or not, split or not.
+pub fn together(gpu: &Gpu) -> Outcome {
+    for (depth, widen) in [(600, false), (600, true), (10, false), (10, true)] {
+        let all = [([70, 8], [false, true]), ([6, 75], [true, false]), ([33, 20], [false, false])];
+        for count in 2..=3 {
+            let mut samples = vec![];
+            for &([rows, columns], [transpose_left, transpose_right]) in &all[..count] {
+                let left = if transpose_left { [depth, rows] } else { [rows, depth] };
+                let right = if transpose_right { [columns, depth] } else { [depth, columns] };
+                let operation = Operation::MatMul { transpose_left, transpose_right, widen };
+                let operands = Operands::of(gpu, operation).input(&left).input(&right);
+                let y = [rows, columns];
+                samples.push(if widen { operands.wide_output(&y) } else { operands.output(&y) });
+            }
+            check_together(gpu, samples)?;
+        }
     }
     Ok(())
 }

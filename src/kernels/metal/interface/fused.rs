@@ -2,8 +2,8 @@
 
 use super::{Binding, Interface, Kind, PRODUCTS, kernel, read, spec, structs, write};
 use crate::kernels::metal::spec::{
-    AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, QuantizedSpec,
-    RmsNormSpec, RopeSpec, RowsSpec, SumSpec,
+    AdamWNumbers, AttentionNumbers, BiasSpec, CachedNumbers, Chunk, CrossEntropyNumbers, ElementwiseSpec,
+    ExpertNumbers, QuantizedSpec, RmsNormSpec, RopeSpec, RouteNumbers, RowsSpec, SumSpec,
 };
 
 use Kind::{Activation, F32, U8, U32};
@@ -193,6 +193,17 @@ pub(super) const FUSED: &[Interface] = &[
         ],
     ),
     kernel(
+        "cached_attention",
+        &[
+            read("q", Activation),
+            read("keys", Activation),
+            read("values", Activation),
+            read("start", U32),
+            write("out", Activation),
+            spec::<CachedNumbers>(),
+        ],
+    ),
+    kernel(
         "attention_delta",
         &[read("dout", Activation), read("out", Activation), write("delta", F32), spec::<ElementwiseSpec>()],
     ),
@@ -223,6 +234,28 @@ pub(super) const FUSED: &[Interface] = &[
             write("dk", Activation),
             write("dv", Activation),
             spec::<AttentionNumbers>(),
+        ],
+    ),
+    kernel("choose_experts", &[read("scores", Activation), write("choices", U32), spec::<RouteNumbers>()]),
+    kernel("sort_pairs", &[read("choices", U32), write("y", U32), spec::<RouteNumbers>()]),
+    kernel(
+        "expert_linear",
+        &[
+            read("x", Activation),
+            read("weight", Activation),
+            read("ids", U32),
+            write("y", Activation),
+            spec::<ExpertNumbers>(),
+        ],
+    ),
+    kernel(
+        "expert_weight_gradient",
+        &[
+            read("dy", Activation),
+            read("x", Activation),
+            read("ids", U32),
+            write("dweight", Activation),
+            spec::<ExpertNumbers>(),
         ],
     ),
 ];

@@ -1,7 +1,9 @@
 //! How many threads each kernel takes, and the parameters they read.
 
+mod experts;
 mod plain;
 
+pub use experts::*;
 pub use plain::*;
 
 use super::format::WeightFormat;

@@ -12,6 +12,8 @@ use Place::{Input, Output};
 
 /// The narrowest side of a product that the device's own is for.
 const THIN: usize = 64;
+/// Products that one launch takes.
+const TOGETHER: usize = 3;
 /// Threadgroups that keep any GPU busy.
 const BUSY: u32 = 256;
 
@@ -36,6 +38,23 @@ impl Product {
         let batch = batch.iter().product();
         Ok(Self { batch, rows: *rows, columns: *columns, depth, transpose_left, transpose_right })
     }
+
+    fn is_thin(&self) -> bool {
+        self.batch == 1 && self.rows.min(self.columns) <= THIN
+    }
+
+    fn spec(&self) -> Result<ProductSpec> {
+        Ok(ProductSpec {
+            rows: extent(self.rows)?,
+            columns: extent(self.columns)?,
+            depth: extent(self.depth)?,
+            left_across: self.transpose_left.into(),
+            right_across: (!self.transpose_right).into(),
+            splits: 1,
+            scale: 1.0,
+            ..ProductSpec::zeroed()
+        })
+    }
 }
 
 /// (left, right) -> product
@@ -47,8 +66,8 @@ pub fn product(
 ) -> Result<()> {
     let at = Product::of(node, transpose_left, transpose_right)?;
     let wide = to.element != Element::F32 && node.output(0)?.dtype == DType::F32;
-    if at.batch == 1 && at.rows.min(at.columns) <= THIN {
-        return thin(&at, wide, to);
+    if at.is_thin() {
+        return thin(&[at], wide, to);
     }
     if at.batch == 1 && !wide {
         let extents = [at.rows, at.columns, at.depth];
@@ -74,33 +93,54 @@ pub fn product(
     Ok(())
 }
 
-/// A product with few tiles is split along its depth.
-fn thin(at: &Product, wide: bool, to: &mut Lowering) -> Result<()> {
-    let spec = ProductSpec {
-        rows: extent(at.rows)?,
-        columns: extent(at.columns)?,
-        depth: extent(at.depth)?,
-        left_across: at.transpose_left.into(),
-        right_across: (!at.transpose_right).into(),
-        splits: 1,
-        scale: 1.0,
-        ..ProductSpec::zeroed()
+/// Up to three products that do not depend on each other, in the same launches: the inputs of the i-th are 2 i and 2 i + 1,
+/// and i is its output. None where one is not thin, or they differ in type.
+pub fn together(nodes: &[Node<'_>], layouts: &[[bool; 2]], to: &mut Lowering) -> Result<Option<()>> {
+    let mut products = vec![];
+    let mut kinds = vec![];
+    for (node, [transpose_left, transpose_right]) in nodes.iter().zip(layouts) {
+        let product = Product::of(node, *transpose_left, *transpose_right)?;
+        if !product.is_thin() {
+            return Ok(None);
+        }
+        products.push(product);
+        kinds.push((node.element()?, node.output(0)?.dtype));
+    }
+    let alike = kinds.windows(2).all(|pair| pair[0] == pair[1]);
+    let Some(&(element, dtype)) = kinds.first().filter(|_| alike && kinds.len() <= TOGETHER) else {
+        return Ok(None);
     };
-    let mut specs = [spec, ProductSpec::zeroed(), ProductSpec::zeroed()];
+    to.element = element;
+    thin(&products, element != Element::F32 && dtype == DType::F32, to)?;
+    Ok(Some(()))
+}
+
+/// Products with few tiles are split along their depth.
+fn thin(products: &[Product], wide: bool, to: &mut Lowering) -> Result<()> {
+    let mut specs = [ProductSpec::zeroed(); TOGETHER];
+    for (spec, product) in specs.iter_mut().zip(products) {
+        *spec = product.spec()?;
+    }
     let elements = launch::split(&mut specs, BUSY);
     let whole = specs[0].splits == 1;
     // Products that are left out touch nothing, but have to be bound.
-    let (left, right, y): (Bound, Bound, Bound) = (Input(0).into(), Input(1).into(), Output(0).into());
+    let operand = |i: usize| i.min(products.len() - 1);
+    let [left, right, y] =
+        [|i| Input(2 * i), |i| Input(2 * i + 1), Output].map(|place| [0, 1, 2].map(operand).map(place));
+    let bound = |places: &[[Place; TOGETHER]], last: &[Place]| -> Vec<Bound> {
+        places.iter().flatten().chain(last).map(|&place| place.into()).collect()
+    };
     if whole && !wide {
-        to.launch(launch::products(&specs), [left, left, left, right, right, right, y, y, y]);
+        to.steps.push(Step::Launch(launch::products(&specs), bound(&[left, right, y], &[])));
         return Ok(());
     }
-    // The only split of a wide product is the product.
-    let partials = if whole { y } else { to.scratch(size_of::<f32>() * elements as usize).into() };
-    to.launch(launch::product_partials(&specs), [left, left, left, right, right, right, partials]);
-    if !whole {
+    // The only split of the only product is the product.
+    let direct = whole && products.len() == 1;
+    let partials = if direct { Output(0) } else { to.scratch(size_of::<f32>() * elements as usize) };
+    to.steps.push(Step::Launch(launch::product_partials(&specs), bound(&[left, right], &[partials])));
+    if !direct {
         let add = if wide { launch::add_wide_partials } else { launch::add_partials };
-        to.launch(add(&specs), [partials, y, y, y]);
+        to.launch(add(&specs), [partials, y[0], y[1], y[2]].map(Into::into));
     }
     Ok(())
 }

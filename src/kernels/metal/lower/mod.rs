@@ -2,6 +2,7 @@
 
 mod attention;
 mod cross_entropy;
+mod experts;
 mod linear;
 mod matrix;
 mod optimizer;
@@ -137,7 +138,7 @@ impl Node<'_> {
 }
 
 /// Whether [`lower`] takes an operation. Of those that compute it takes all but [`Operation::RopeTable`], which the host
-/// computes once in f64, and what mixtures of experts and generation need.
+/// computes once in f64, and those that are for the CPU's packed weights.
 pub fn has_kernel(operation: &Operation) -> bool {
     use Operation as Op;
     match operation {
@@ -164,6 +165,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Rope { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
+        | Op::CachedAttention(_)
         | Op::AddBias
         | Op::SwiGlu
         | Op::SwiGluGrad
@@ -173,6 +175,9 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::ProjectedCrossEntropy { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }
+        | Op::Route { .. }
+        | Op::ExpertLinear { .. }
+        | Op::ExpertWeightGrad { .. }
         | Op::SumOfSquares
         | Op::AdamW(_)
         | Op::Assign
@@ -184,10 +189,6 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Reshape(_)
         | Op::Detach
         | Op::Output(_)
-        | Op::CachedAttention(_)
-        | Op::Route { .. }
-        | Op::ExpertLinear { .. }
-        | Op::ExpertWeightGrad { .. }
         | Op::Pack
         | Op::PackedEmbedding => false,
     }
@@ -212,6 +213,10 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         Op::Embedding => rows::embedding(&node, &mut to),
         Op::Attention(spec) => attention::forward(spec, &mut to),
         Op::AttentionGrad(spec) => attention::gradient(spec, &mut to),
+        Op::CachedAttention(spec) => attention::cached(&node, spec, &mut to),
+        Op::Route { chosen, side } => experts::route(&node, *chosen, *side, &mut to),
+        Op::ExpertLinear { transpose_weight } => experts::linear(&node, *transpose_weight, &mut to),
+        Op::ExpertWeightGrad { experts } => experts::weight_gradient(&node, *experts, &mut to),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear::linear(&node, *transpose_weight, *low_rank, *residual, &mut to)
         }
@@ -225,6 +230,33 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         _ => plain(operation, &node, &mut to),
     }?;
     Ok(to)
+}
+
+/// An operation with the types of what it is applied to.
+#[derive(Debug, Clone, Copy)]
+pub struct Applied<'a> {
+    pub operation: &'a Operation,
+    pub inputs: &'a [TensorType],
+    pub outputs: &'a [TensorType],
+}
+
+/// The launches of two or three operations that do not depend on each other, where they share launches: thin products of
+/// the same types. Inputs and outputs are numbered through all of them, in their order.
+///
+/// # Errors
+/// As for [`lower`].
+pub fn lower_together(applied: &[Applied<'_>]) -> Result<Option<Lowering>> {
+    let mut layouts = vec![];
+    for one in applied {
+        let Operation::MatMul { transpose_left, transpose_right, .. } = *one.operation else {
+            return Ok(None);
+        };
+        layouts.push([transpose_left, transpose_right]);
+    }
+    let nodes: Vec<Node<'_>> =
+        applied.iter().map(|one| Node { inputs: one.inputs, outputs: one.outputs }).collect();
+    let mut to = Lowering::new(Element::F32);
+    Ok(matrix::together(&nodes, &layouts, &mut to)?.map(|()| to))
 }
 
 fn plain(operation: &Operation, node: &Node<'_>, to: &mut Lowering) -> Result<()> {
