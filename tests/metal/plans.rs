@@ -53,7 +53,7 @@ pub fn plans(case: &Path, dropout: f64, dtype: DType, target: &dyn Target) -> Ve
 }
 
 /// Operations that have no kernel; the others are lowered.
-fn without_kernel<'a>(plan: &'a Plan) -> impl Iterator<Item = &'a Operation> {
+fn without_kernel(plan: &Plan) -> impl Iterator<Item = &Operation> {
     let nodes = plan.graph.nodes();
     nodes.iter().filter(|node| node.operation.computes()).filter_map(|node| {
         if !has_kernel(&node.operation) {

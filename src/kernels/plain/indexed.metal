@@ -19,12 +19,12 @@ kernel void link_ids(
     while (next < spec.count && ids[next] != ids[at]) {
         next++;
     }
-    uint first = 0;
-    while (ids[first] != ids[at]) {
-        first++;
+    uint earlier = at;
+    while (earlier > 0 && ids[earlier - 1] != ids[at]) {
+        earlier--;
     }
     links[at] = next;
-    links[spec.count + at] = first == at ? 1 : 0;
+    links[spec.count + at] = earlier == 0 ? 1 : 0;
 }
 
 // [width, count] threads: the sum of the values of equal ids, in their order. y holds zeros before.

@@ -11,16 +11,18 @@ use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
 use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
 use crate::memory::Memory;
 
-/// An operation, and its operands with their shapes.
+/// A tensor with its shape.
+type Shaped = (Vec<usize>, Buffer);
+
+/// An operation with its operands.
 struct Sample {
     operation: Operation,
-    inputs: Vec<(Vec<usize>, Buffer)>,
-    outputs: Vec<(Vec<usize>, Buffer)>,
+    inputs: Vec<Shaped>,
+    outputs: Vec<Shaped>,
 }
 
 fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
-    let bytes =
-        |all: &[(Vec<usize>, Buffer)]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
+    let bytes = |all: &[Shaped]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
     let mut memory = Memory::new(lowering, bytes(&sample.inputs), bytes(&sample.outputs));
     memory.run(gpu, lowering)?;
     if sample.operation.updates_state() {
@@ -47,7 +49,7 @@ fn against_cpu(gpu: &Gpu, sample: &Sample, tolerance: f64) -> Outcome {
         .map_err(|problem| format!("{:?}: {problem}", sample.operation))
 }
 
-fn types(gpu: &Gpu, all: &[(Vec<usize>, Buffer)]) -> Vec<TensorType> {
+fn types(gpu: &Gpu, all: &[Shaped]) -> Vec<TensorType> {
     all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
 }
 
@@ -61,7 +63,7 @@ pub(super) fn check_together(gpu: &Gpu, all: Vec<Operands<'_>>) -> Outcome {
         .map(|(one, [inputs, outputs])| Applied { operation: &one.sample.operation, inputs, outputs })
         .collect();
     let lowering = lower_together(&applied).unwrap().expect("they share launches");
-    let bytes = |side: fn(&Sample) -> &Vec<(Vec<usize>, Buffer)>| -> Vec<Vec<u8>> {
+    let bytes = |side: fn(&Sample) -> &Vec<Shaped>| -> Vec<Vec<u8>> {
         all.iter().flat_map(|one| side(&one.sample)).map(|(_, buffer)| encode(gpu.element, buffer)).collect()
     };
     let mut memory = Memory::new(&lowering, bytes(|sample| &sample.inputs), bytes(|sample| &sample.outputs));

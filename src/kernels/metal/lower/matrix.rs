@@ -14,8 +14,8 @@ use Place::{Input, Output};
 const THIN: usize = 64;
 /// Products that one launch takes.
 const TOGETHER: usize = 3;
-/// Threadgroups that keep any GPU busy.
-const BUSY: u32 = 256;
+/// Threadgroups that keep a GPU busy enough: more splits of a depth would take a launch to add them up, for all of them.
+const BUSY: u32 = 64;
 
 /// Extents of a product, and which factors lie across.
 struct Product {
