@@ -5,6 +5,7 @@
 pub mod peer;
 pub mod prepared;
 pub mod rows;
+pub mod small_step;
 pub mod steps;
 pub mod workspace;
 
