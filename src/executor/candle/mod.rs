@@ -2,6 +2,7 @@
 //! on tensors in the device's memory; fused ones are decomposed, but for those that Metal has kernels for.
 
 mod device;
+mod download;
 mod experts;
 #[cfg(feature = "metal")]
 mod metal;
