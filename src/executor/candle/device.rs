@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType as CandleDType, Device as Hardware, Tensor};
-use half::bf16;
 
+use super::download::{download, download_all};
 use super::operations::{self, Operands};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::{HostTensor, HostValues};
 use crate::executor::tensor_cache::TensorCache;
-use crate::graph::{DType, Operation, TensorType};
+use crate::graph::{DType, Operation, Shape, TensorType};
 use crate::passes::{Pass, SIMPLIFY};
 use crate::plan::{Place, Plan, Target};
 
@@ -26,7 +26,12 @@ pub struct CandleDevice {
     values: Vec<Option<Tensor>>,
     /// Inputs that masks are made from, which happens on the host.
     host_inputs: HashMap<usize, HostTensor>,
+    /// Results of runs, which nothing overwrites: every run makes tensors of its own.
+    kept: Vec<Vec<(Tensor, TensorType)>>,
 }
+
+/// Runs whose results are kept at most; each is a few numbers.
+const KEPT_RUNS: usize = 1024;
 
 /// Every fused operation is decomposed.
 struct PlainTarget;
@@ -60,6 +65,7 @@ impl CandleDevice {
             plan: None,
             values: Vec::new(),
             host_inputs: HashMap::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -167,17 +173,6 @@ pub(super) fn upload(value: &HostTensor, hardware: &Hardware) -> Result<Tensor> 
     tensor.map_err(failed)
 }
 
-fn download(value: &Tensor, tensor: TensorType) -> Result<HostTensor> {
-    let flat = value.flatten_all().map_err(failed)?;
-    let values = match tensor.dtype {
-        DType::F32 => HostValues::F32(flat.to_vec1::<f32>().map_err(failed)?),
-        DType::F64 => HostValues::F64(flat.to_vec1::<f64>().map_err(failed)?),
-        DType::Bf16 => HostValues::Bf16(flat.to_vec1::<bf16>().map_err(failed)?),
-        DType::U32 => HostValues::U32(flat.to_vec1::<u32>().map_err(failed)?),
-    };
-    Ok(HostTensor { tensor, values })
-}
-
 impl Device for CandleDevice {
     fn name(&self) -> String {
         match self.hardware {
@@ -209,7 +204,7 @@ impl Device for CandleDevice {
             CandleDType::U32 => DType::U32,
             _ => DType::F32,
         };
-        download(value, TensorType::new(crate::graph::Shape::new(value.dims())?, dtype))
+        download(value, TensorType::new(Shape::new(value.dims())?, dtype))
     }
 
     fn bind(&mut self, plan: &Arc<Plan>) -> Result<()> {
@@ -255,6 +250,22 @@ impl Device for CandleDevice {
     fn read(&mut self, index: usize) -> Result<HostTensor> {
         let plan = self.plan()?;
         download(&self.value(&plan, index)?, plan.graph.nodes()[index].tensor_type())
+    }
+
+    fn keeps(&self) -> usize {
+        KEPT_RUNS
+    }
+
+    fn keep(&mut self, indices: &[usize]) -> Result<()> {
+        let plan = self.plan()?;
+        let value = |&index: &usize| Ok((self.value(&plan, index)?, plan.graph.nodes()[index].tensor_type()));
+        let values = indices.iter().map(value).collect::<Result<_>>()?;
+        self.kept.push(values);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Vec<Vec<HostTensor>>> {
+        download_all(&std::mem::take(&mut self.kept))
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -2,6 +2,7 @@
 //! operation becomes a candle operation on tensors in the device's memory; fused ones are decomposed.
 
 mod device;
+mod download;
 mod experts;
 mod operations;
 
