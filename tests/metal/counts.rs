@@ -1,10 +1,9 @@
 //! What a step asks of Metal's command queue, next to candle's operations one by one; and that programs keep their
 //! values apart.
 
-use lazytune::executor::Device;
-use lazytune::executor::candle::CandleDevice;
+use lazytune::executor::candle::PlainTarget;
 use lazytune::executor::metal::{
-    Buffer, Command, Dispatches, Leaves, MetalTarget, Program, Region, check, record,
+    Buffer, Command, Dispatches, MetalTarget, Program, Region, check, record_alone,
 };
 use lazytune::graph::DType;
 use lazytune::model::{ModelConfig, Trained, families};
@@ -36,13 +35,6 @@ fn builder(layers: usize) -> StepBuilder {
     }
 }
 
-fn recorded(plan: &Plan, seconds: f64) -> Program {
-    let keys = plan.graph.value_fingerprints();
-    let mut leaves = Leaves::default();
-    leaves.place(plan, &keys);
-    record(plan, &leaves, &keys, seconds).unwrap()
-}
-
 /// Values that are read after the step.
 fn outputs(plan: &Plan, program: &Program) -> Vec<(usize, Region)> {
     let of = |&root: &usize| (lazytune::plan::storage_of(&plan.graph, root), program.regions[root].unwrap());
@@ -53,10 +45,9 @@ fn outputs(plan: &Plan, program: &Program) -> Vec<(usize, Region)> {
 fn a_step_of_smollm2_takes_these_dispatches() {
     let builder = builder(30);
     let plan = builder.compile(StepKind::Only, 4, 512, &MetalTarget).unwrap();
-    let program = recorded(&plan, f64::INFINITY);
+    let program = record_alone(&plan, f64::INFINITY).unwrap();
     check(&program, &outputs(&plan, &program)).unwrap();
-    let plain = CandleDevice::new(candle_core::Device::Cpu).target();
-    let plain = builder.compile(StepKind::Only, 4, 512, plain.as_ref()).unwrap();
+    let plain = builder.compile(StepKind::Only, 4, 512, &PlainTarget).unwrap();
     let kernel = |name: &str| {
         let is =
             |command: &Command| matches!(command, Command::Launch { launch, .. } if launch.kernel == name);
@@ -83,7 +74,7 @@ fn a_step_of_smollm2_takes_these_dispatches() {
 fn commands_between_barriers_are_independent() {
     for case in cases() {
         for plan in plans(&case, 0.1, DType::F32, &MetalTarget) {
-            let program = recorded(&plan, 1e-6);
+            let program = record_alone(&plan, 1e-6).unwrap();
             check(&program, &outputs(&plan, &program))
                 .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
             let buffers = program.command_buffers();
@@ -96,7 +87,7 @@ fn commands_between_barriers_are_independent() {
 /// A step of one layer.
 fn small() -> (Plan, Program) {
     let plan = builder(1).compile(StepKind::Only, 1, 32, &MetalTarget).unwrap();
-    let program = recorded(&plan, f64::INFINITY);
+    let program = record_alone(&plan, f64::INFINITY).unwrap();
     (plan, program)
 }
 

@@ -34,7 +34,8 @@ pub struct CandleDevice {
 const KEPT_RUNS: usize = 1024;
 
 /// Every fused operation is decomposed.
-struct PlainTarget;
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlainTarget;
 
 impl Target for PlainTarget {
     fn batch_size_hint(&self) -> usize {

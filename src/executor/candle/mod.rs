@@ -6,4 +6,4 @@ mod download;
 mod experts;
 mod operations;
 
-pub use device::CandleDevice;
+pub use device::{CandleDevice, PlainTarget};

@@ -18,6 +18,7 @@ use super::device::ProgramDevice;
 use super::pipelines::Pipelines;
 use super::program::{Command, Recorded, Region};
 use super::queue::{Bound, CommandQueue};
+use super::record::SECONDS_PER_BUFFER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::candle::CandleDevice;
 use crate::executor::device::Device;
@@ -27,7 +28,7 @@ use crate::plan::Plan;
 
 /// Where this variable is set, every fused operation is decomposed into plain ones, which candle runs.
 const PLAIN: &str = "LAZYTUNE_PLAIN_METAL";
-/// Seconds that a command buffer may be estimated to take. While a display is on, macOS ends those that take long.
+/// Seconds that a command buffer may be estimated to take.
 const SECONDS: &str = "LAZYTUNE_METAL_BUFFER_SECONDS";
 /// Calls of `command_encoder` after which candle commits a command buffer.
 const CALLS: &str = "CANDLE_METAL_COMPUTE_PER_BUFFER";
@@ -68,7 +69,7 @@ pub fn open() -> Result<Box<dyn Device>> {
             Error::user(format!("{SECONDS} is {text:?}"))
                 .hint("give seconds as a number above 0, such as 0.5")
         })?,
-        Err(_) => 1.0,
+        Err(_) => SECONDS_PER_BUFFER,
     };
     Ok(Box::new(ProgramDevice::new(MetalQueue::new(device)?, seconds)))
 }

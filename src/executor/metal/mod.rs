@@ -29,5 +29,5 @@ pub use hazards::check;
 pub use leaves::Leaves;
 pub use program::{Buffer, Command, Holder, Program, Recorded, Region, Touch};
 pub use queue::{Bound, CommandQueue};
-pub use record::record;
+pub use record::{SECONDS_PER_BUFFER, record, record_alone};
 pub use target::MetalTarget;

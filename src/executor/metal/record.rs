@@ -18,6 +18,21 @@ use crate::plan::{Plan, align, cost, storage_of};
 const FLOPS: f64 = 1e12;
 const BYTES: f64 = 4e10;
 
+/// Seconds that a command buffer may be estimated to take, unless something else is asked for. While a display is on,
+/// macOS ends those that take several.
+pub const SECONDS_PER_BUFFER: f64 = 1.0;
+
+/// The program of a plan that has a device for itself.
+///
+/// # Errors
+/// As for [`record`].
+pub fn record_alone(plan: &Plan, seconds: f64) -> Result<Program> {
+    let keys = plan.graph.value_fingerprints();
+    let mut leaves = Leaves::default();
+    leaves.place(plan, &keys);
+    record(plan, &leaves, &keys, seconds)
+}
+
 /// Records what `plan` does. Command buffers end before they are estimated to take longer than `seconds`, where the
 /// plan lets them. `leaves` has places for what the plan reads; `keys` name the values of its nodes.
 ///
