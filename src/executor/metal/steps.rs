@@ -150,6 +150,8 @@ impl<B: Clone> Steps<B> {
     }
 
     pub fn keep(&mut self, values: Vec<Kept>) {
+        // A wait since it was encoded has freed its slot.
+        self.taken = self.taken.max(self.last + 1);
         self.kept.push(values);
     }
 
