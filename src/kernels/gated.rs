@@ -103,7 +103,7 @@ impl<E: Element, G: Gate> Gated<E, G> {
 #[inline(always)]
 fn sigmoid<V: Vector>(x: V) -> V {
     let one = V::splat(1.0);
-    one.div(one.add(x.mul(V::splat(-std::f32::consts::LOG2_E)).exp2()))
+    one.add(x.mul(V::splat(-std::f32::consts::LOG2_E)).exp2()).reciprocal()
 }
 
 struct Forward<G>(PhantomData<G>);

@@ -164,8 +164,8 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16) {
         call!({
-            let upper = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.rounded_to_bf16().0));
-            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(upper))
+            let [_, upper] = avx512_words::halves(self.rounded_to_bf16().0);
+            _mm256_storeu_si256(to.cast(), upper)
         })
     }
 
@@ -187,6 +187,18 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn div(self, other: Self) -> Self {
         call!(Self(_mm512_div_ps(self.0, other.0)))
+    }
+
+    /// The approximate reciprocal and one step of Newton's, a third of what a division takes.
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        call!({
+            let estimate = _mm512_rcp14_ps(self.0);
+            // Zero, infinite or not a number.
+            let special = _mm512_fpclass_ps_mask::<0x9f>(estimate);
+            let rest = _mm512_fnmadd_ps(self.0, estimate, _mm512_set1_ps(1.0));
+            Self(_mm512_mask_fmadd_ps(estimate, !special, rest, estimate))
+        })
     }
 
     #[inline(always)]
@@ -259,10 +271,10 @@ impl Vector for F32x16 {
         call!({
             let bits = _mm512_castps_si512(self.0);
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
-            Self(_mm512_castsi512_ps(rounded))
+            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            // A NaN stays as it is: its highest digit, which makes it quiet, is in the upper half.
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+            Self(_mm512_castsi512_ps(_mm512_mask_add_epi32(bits, number, bits, half)))
         })
     }
 
@@ -277,9 +289,9 @@ impl Vector for F32x16 {
     #[inline(always)]
     unsafe fn split_halves(self, low: *mut bf16, high: *mut bf16) {
         call!({
-            let bits = _mm512_castps_si512(self.0);
-            _mm256_storeu_si256(low.cast(), _mm512_cvtepi32_epi16(bits));
-            _mm256_storeu_si256(high.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits)));
+            let [lower, upper] = avx512_words::halves(self.0);
+            _mm256_storeu_si256(low.cast(), lower);
+            _mm256_storeu_si256(high.cast(), upper);
         })
     }
 

@@ -64,6 +64,11 @@ pub trait Vector: Copy {
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn div(self, other: Self) -> Self;
+    /// 1 / self within 2 units in the last place.
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        Self::splat(1.0).div(self)
+    }
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
