@@ -77,6 +77,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
         | Op::GeGluGrad
+        | Op::LinearGatedGrad { .. }
         | Op::ExpertWeightGrad { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }

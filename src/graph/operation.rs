@@ -217,6 +217,14 @@ pub enum Operation {
         low_rank: Option<LowRank>,
         residual: bool,
     },
+    /// (x, weight, u and v where `low_rank`, gate [n, out], up [n, out]) -> dgate, dup, and f(gate) * up where `value`:
+    /// a `Linear` and the gradient of a gated unit, which alone reads its result dy.
+    LinearGatedGrad {
+        transpose_weight: bool,
+        low_rank: Option<LowRank>,
+        function: GateFunction,
+        value: bool,
+    },
     /// (hidden [n, d], weight [vocab, d], targets u32 `[n]`) -> loss f32 `[n]`, 0 at ignored targets.
     /// With a soft cap, logits become cap * tanh(logit / cap) first.
     ProjectedCrossEntropy {
@@ -263,6 +271,15 @@ pub enum Operation {
     PackedEmbedding,
     /// One output of an operation that has several; costs nothing.
     Output(usize),
+}
+
+/// What the gate of a gated linear unit goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GateFunction {
+    /// x * sigmoid(x)
+    Silu,
+    /// gelu in its form with tanh
+    GeluTanh,
 }
 
 /// The low-rank part of a `Linear`.

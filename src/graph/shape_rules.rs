@@ -105,6 +105,13 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(inputs, *transpose_weight, *low_rank, *residual).map(|t| vec![t])
         }
+        Op::LinearGatedGrad { transpose_weight, low_rank, value, .. } => {
+            let Some((linear_inputs, [gate, up])) = inputs.split_last_chunk() else {
+                return Err(Error::shape("needs a gate and an up projection"));
+            };
+            let dy = linear(linear_inputs, *transpose_weight, *low_rank, false)?;
+            same(&[dy, *gate, *up]).map(|t| vec![t; if *value { 3 } else { 2 }])
+        }
         Op::ProjectedCrossEntropy { .. } => {
             let [hidden, weight, targets] = arity(inputs)?;
             Ok(vec![per_token(&hidden, &weight, &targets)?])

@@ -125,6 +125,32 @@ impl<G: Gate> Map<3, 2> for Gradient<G> {
     }
 }
 
+/// As [`Gradient`], and f(gate) * up.
+struct GradientAndValue<G>(PhantomData<G>);
+
+impl<G: Gate> Map<3, 3> for GradientAndValue<G> {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, [gate, up, dy]: [V; 3]) -> [V; 3] {
+        let [ratio, slope] = G::slopes(gate);
+        [dy.mul(up).mul(slope), dy.mul(gate).mul(ratio), gate.mul(ratio).mul(up)]
+    }
+}
+
+/// Writes dgate, dup and, where there is room for it, f(gate) * up.
+#[inline(always)]
+pub fn gradient<V: Vector, E: Element, G: Gate>(
+    [gate, up, dy]: [&[E]; 3],
+    [dgate, dup]: [&mut [E]; 2],
+    value: Option<&mut [E]>,
+) {
+    match value {
+        Some(value) => {
+            map::<V, E, 3, 3>(&GradientAndValue::<G>(PhantomData), [gate, up, dy], [dgate, dup, value]);
+        }
+        None => map::<V, E, 3, 2>(&Gradient::<G>(PhantomData), [gate, up, dy], [dgate, dup]),
+    }
+}
+
 impl<E: Element, G: Gate> Body for Gated<E, G> {
     fn parts(&self) -> usize {
         self.split.count()
@@ -177,6 +203,6 @@ impl<E: Element, G: Gate> Body for GatedGrad<E, G> {
         let dy = &self.dy.as_slice()[range.clone()];
         // SAFETY: parts are disjoint ranges of both gradients.
         let (dgate, dup) = unsafe { (self.dgate.range(range.clone()), self.dup.range(range)) };
-        map::<V, E, 3, 2>(&Gradient::<G>(PhantomData), [gate, up, dy], [dgate, dup]);
+        gradient::<V, E, G>([gate, up, dy], [dgate, dup], None);
     }
 }

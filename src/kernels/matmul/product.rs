@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use super::side::{Side, Words};
 use super::{
-    Block, Factors, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
+    Block, Factors, Fetch, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
     TILE_ROWS, Written,
 };
 use crate::kernels::pack::{Element, PANEL, words};
@@ -198,7 +198,7 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
                 y_stride: columns.extent,
                 rows: self.rows.len(),
                 columns: width,
-                fetch: true,
+                fetch: Fetch::Output,
             };
             // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
             unsafe { strip.compute(self.product.spec.isa) };
