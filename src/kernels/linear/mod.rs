@@ -29,7 +29,7 @@ const BLOCK_ROWS: usize = 8 * TILE_ROWS;
 /// Parts wanted for each thread: fewer read x and the panels less often.
 const PARTS_PER_THREAD: usize = 8;
 /// Rows per part where panels are transposed first, which must be cheap beside multiplying with them.
-const TRANSPOSING_ROWS: usize = 1024;
+const TRANSPOSING_ROWS: usize = 2048;
 /// Rows of such a part that go through all its panels together.
 const MULTIPLIED_ROWS: usize = 4 * TILE_ROWS;
 /// Words of the longest run of k in one pass over a row block: rows and panel stay in the second-level cache.
