@@ -2,6 +2,7 @@
 
 mod ahead;
 mod double;
+mod folded;
 mod grid;
 mod output;
 mod product;

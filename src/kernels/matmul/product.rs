@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use super::folded::FoldedStrip;
 use super::side::{Side, Words};
 use super::{
     Block, Factors, Fetch, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
@@ -189,8 +190,9 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
             let (panel, panel_stride) = self.product.spec.isa.run(task);
             let at = (self.matrix * rows.extent + self.rows.start) * columns.extent + first;
             let depth = words::<E>(run.len());
+            let pairs = E::PAIR == 2;
             let strip = Strip {
-                pairs: E::PAIR == 2,
+                pairs,
                 base: Factors { x, x_stride, x_step, panel, panel_stride, depth, ..Factors::NONE },
                 low_rank: Factors::NONE,
                 partial: self.partial(at, index, &run),
@@ -200,8 +202,15 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
                 columns: width,
                 fetch: Fetch::Output,
             };
-            // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
-            unsafe { strip.compute(self.product.spec.isa) };
+            let isa = self.product.spec.isa;
+            if x_step == 1 && FoldedStrip::suits(isa, pairs, depth, width) {
+                FoldedStrip::fold(self.panel, panel_stride, depth);
+                // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
+                unsafe { FoldedStrip(strip).compute(isa) };
+            } else {
+                // SAFETY: as above.
+                unsafe { strip.compute(isa) };
+            }
         }
     }
 

@@ -222,7 +222,7 @@ impl Strip {
 
 /// Rows of the next tile: of nearly equal height, so that no tile is left with too few sums to hide latencies.
 #[inline(always)]
-fn next_tile(left: usize, most: usize) -> usize {
+pub fn next_tile(left: usize, most: usize) -> usize {
     let even = left.div_ceil(left.div_ceil(most));
     TILES
         .into_iter()

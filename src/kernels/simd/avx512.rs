@@ -63,6 +63,59 @@ macro_rules! add_product {
     };
 }
 
+macro_rules! add_twofold {
+    ($operation:literal, $pair:ident, $sum:ident, $weights:ident, $address:literal, $base:ident, $($stride:tt)*) => {
+        // SAFETY: the caller promises that the address can be read; the rest are registers.
+        unsafe {
+            asm!(
+                concat!("vbroadcastsd {pair}, qword ptr ", $address),
+                concat!($operation, " {a}, {pair}, {v}"),
+                pair = out(zmm_reg) $pair,
+                a = inout(zmm_reg) $sum,
+                v = in(zmm_reg) $weights,
+                base = in(reg) $base,
+                $($stride)*
+                options(nostack, preserves_flags)
+            )
+        }
+    };
+}
+
+macro_rules! add_twofold_indexed {
+    ($operation:literal, $index:expr, $pair:ident, $sum:ident, $weights:ident, $base:ident, $stride:ident) => {
+        match $index {
+            0 => add_twofold!($operation, $pair, $sum, $weights, "[{base}]", $base,),
+            1 => {
+                add_twofold!($operation, $pair, $sum, $weights, "[{base} + {stride}]", $base, stride = in(reg) $stride,)
+            }
+            _ => {
+                add_twofold!($operation, $pair, $sum, $weights, "[{base} + 2 * {stride}]", $base, stride = in(reg) $stride,)
+            }
+        }
+    };
+}
+
+/// [`Vector::add_twofold`].
+///
+/// # Safety
+/// As for the method; `PAIRS` needs AVX-512 BF16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_twofold<const PAIRS: bool, const INDEX: usize>(
+    mut sum: __m512,
+    weights: __m512,
+    base: *const f32,
+    stride: usize,
+) -> __m512 {
+    let _pair: __m512;
+    if PAIRS {
+        add_twofold_indexed!("vdpbf16ps", INDEX, _pair, sum, weights, base, stride);
+    } else {
+        add_twofold_indexed!("vfmadd231ps", INDEX, _pair, sum, weights, base, stride);
+    }
+    sum
+}
+
 macro_rules! add_indexed {
     ($two:expr, $value:ident, $operation:literal, $index:expr, $sums:ident, $weights:ident, $base:ident, $stride:ident, $k:ident) => {
         match $index {
@@ -360,5 +413,34 @@ impl Vector for F32x16 {
     ) {
         // SAFETY: as promised by the caller.
         unsafe { add_all::<C, true, INDEX, K>(sums, weights, base, stride) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_twofold<const PAIRS: bool, const INDEX: usize>(
+        &mut self,
+        weights: Self,
+        base: *const f32,
+        stride: usize,
+    ) {
+        self.0 = call!(add_twofold::<PAIRS, INDEX>(self.0, weights.0, base, stride));
+    }
+
+    #[inline(always)]
+    fn fold(self) -> Self {
+        call!({
+            let even = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 12, 10, 8, 6, 4, 2, 0);
+            let sums = _mm512_add_ps(self.0, _mm512_permute_ps::<0b10_11_00_01>(self.0));
+            Self(_mm512_permutexvar_ps(even, sums))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(low: *const bf16, high: *const bf16, to: *mut f32) {
+        call!({
+            let [first, second] =
+                avx512_words::interleave(_mm512_loadu_si512(low.cast()), _mm512_loadu_si512(high.cast()));
+            _mm512_storeu_si512(to.cast(), first);
+            _mm512_storeu_si512(to.add(16).cast(), second);
+        });
     }
 }

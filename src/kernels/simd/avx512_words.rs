@@ -115,6 +115,21 @@ pub unsafe fn halves(words: __m512) -> [__m256i; 2] {
     [_mm512_castsi512_si256(sorted), _mm512_extracti64x4_epi64::<1>(sorted)]
 }
 
+/// Elements of both in turn: those of the lower halves of `low` and `high`, then those of the upper ones.
+///
+/// # Safety
+/// The machine has AVX-512 BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn interleave(low: __m512i, high: __m512i) -> [__m512i; 2] {
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    // Word i takes element i of the one and 32 + i of both.
+    let order = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x1_0001));
+    let order = _mm512_add_epi32(order, _mm512_set1_epi32(0x20 << 16));
+    let upper = _mm512_add_epi32(order, _mm512_set1_epi32(0x10_0010));
+    [_mm512_permutex2var_epi16(low, order, high), _mm512_permutex2var_epi16(low, upper, high)]
+}
+
 /// Rounds to bf16, denormals to zero.
 ///
 /// # Safety

@@ -146,6 +146,42 @@ pub trait Vector: Copy {
         }
     }
 
+    /// As [`Vector::add_products`], or [`Vector::add_pairs`] with `PAIRS`, for a sum whose even lanes take the word at
+    /// `base + INDEX * stride` bytes and whose odd lanes take the word after it.
+    ///
+    /// # Safety
+    /// As there, for both words. Only where `LANES` is 16.
+    #[inline(always)]
+    unsafe fn add_twofold<const PAIRS: bool, const INDEX: usize>(
+        &mut self,
+        _weights: Self,
+        _base: *const f32,
+        _stride: usize,
+    ) {
+        debug_assert!(false, "only wide vectors hold two words of k for each column");
+    }
+
+    /// The sums of neighbouring lanes, in the first half of the lanes. Only where `LANES` is 16.
+    #[inline(always)]
+    fn fold(self) -> Self {
+        self
+    }
+
+    /// Two vectors of words: the bf16 of `low` in their lower halves, those of `high` in their upper ones.
+    ///
+    /// # Safety
+    /// `2 * LANES` elements can be read at both, and as many words written at `to`.
+    #[inline(always)]
+    unsafe fn interleave(low: *const bf16, high: *const bf16, to: *mut f32) {
+        for column in [0, Self::LANES] {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let words = Self::load_bf16(low.add(column)).join_halves(Self::load_bf16(high.add(column)));
+                words.store(to.add(column));
+            }
+        }
+    }
+
     /// sums`[j]` += rows`[j]` * the word at `base + INDEX * stride` bytes, for INDEX up to 2 and up to four sums. A word
     /// is an f32; with `PAIRS`, it is a pair of bf16, first times first plus second times second is added, denormals
     /// count as zero, and the first of a pair lies in the low half.
