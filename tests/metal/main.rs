@@ -12,5 +12,6 @@ mod gpu;
 mod interfaces;
 mod memory;
 mod mutants;
+mod plans;
 mod source;
 mod training;

@@ -29,8 +29,9 @@ impl Memory {
                     let (element, head_dim) = (lowering.element, lowering.head_dim);
                     self.launch(&Gpu { element, head_dim, ..gpu.clone() }, launch, bound)?;
                 }
-                Step::Product { left, right, y, transpose_right, extents } => {
-                    self.product(lowering.element, [*left, *right, *y], *transpose_right, *extents);
+                Step::Product { left, right, y, transpose_left, transpose_right, extents } => {
+                    let transposed = [*transpose_left, *transpose_right];
+                    self.product(lowering.element, [*left, *right, *y], transposed, *extents);
                 }
             }
         }
@@ -62,7 +63,7 @@ impl Memory {
     }
 
     /// What candle's product does.
-    fn product(&mut self, element: Element, places: [Place; 3], transpose_right: bool, extents: [usize; 3]) {
+    fn product(&mut self, element: Element, places: [Place; 3], transposed: [bool; 2], extents: [usize; 3]) {
         let [rows, columns, depth] = extents;
         let mut values = |place: Place, n: usize| {
             let mut buffer = nothing(n);
@@ -72,11 +73,11 @@ impl Memory {
         };
         let (left, right) = (values(places[0], rows * depth), values(places[1], depth * columns));
         let (left, right) = (left.floats(), right.floats());
-        let at =
-            |k: usize, column: usize| if transpose_right { column * depth + k } else { k * columns + column };
-        let sum = |row: usize, column: usize| -> f64 {
-            (0..depth).map(|k| f64::from(left[row * depth + k]) * f64::from(right[at(k, column)])).sum()
-        };
+        let left_at = |row: usize, k: usize| if transposed[0] { k * rows + row } else { row * depth + k };
+        let right_at =
+            |k: usize, column: usize| if transposed[1] { column * depth + k } else { k * columns + column };
+        let term = |row, column, k| f64::from(left[left_at(row, k)]) * f64::from(right[right_at(k, column)]);
+        let sum = |row: usize, column: usize| -> f64 { (0..depth).map(|k| term(row, column, k)).sum() };
         let y = (0..rows * columns).map(|i| rounded(element, sum(i / columns, i % columns) as f32)).collect();
         *self.at(places[2]) = encode(element, &Buffer::Activation(y));
     }

@@ -143,12 +143,14 @@ impl MetalKernels {
                 Step::Launch(launch, bound) => {
                     self.encode((lowering.element, lowering.head_dim), launch, bound, memory)?;
                 }
-                Step::Product { left, right, y, transpose_right, extents: [rows, columns, depth] } => {
+                Step::Product { left, right, y, transpose_left, transpose_right, extents } => {
+                    let [rows, columns, depth] = *extents;
                     let (left, right) = (memory.tensor(*left)?, memory.tensor(*right)?);
-                    let left = left.reshape((*rows, *depth)).map_err(failed)?;
+                    let left = if *transpose_left { left.t() } else { left.reshape((rows, depth)) };
                     let right = if *transpose_right { right.t() } else { Ok(right.clone()) };
-                    let product = left.matmul(&right.map_err(failed)?).map_err(failed)?;
-                    debug_assert_eq!(product.dims(), [*rows, *columns]);
+                    let right = right.map_err(failed)?;
+                    let product = left.map_err(failed)?.matmul(&right).map_err(failed)?;
+                    debug_assert_eq!(product.dims(), [rows, columns]);
                     memory.replace(*y, product)?;
                 }
             }

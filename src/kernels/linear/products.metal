@@ -27,8 +27,9 @@ inline Factor<ELEMENT> right_factor(device const ELEMENT* values, constant Produ
     return Factor<ELEMENT>{values, spec.columns, spec.depth, across ? spec.columns : spec.depth, across};
 }
 
-inline void update(device ELEMENT& y, float sum, constant ProductSpec& spec) {
-    y = ELEMENT(spec.add != 0 ? float(y) + spec.scale * sum : spec.scale * sum);
+template <typename T>
+inline void update(device T& y, float sum, constant ProductSpec& spec) {
+    y = T(spec.add != 0 ? float(y) + spec.scale * sum : spec.scale * sum);
 }
 
 struct ToProduct {
@@ -116,6 +117,19 @@ kernel void product_partials(
     unload<2>(sums, first, staged, to, thread_index);
 }
 
+template <typename T>
+inline void add_splits(device const float* partials, device T* y, constant ProductSpec& spec, uint at) {
+    const ulong elements = ulong(spec.rows) * spec.columns;
+    if (at >= elements) {
+        return;
+    }
+    float sum = 0.0f;
+    for (uint split = 0; split < spec.splits; split++) {
+        sum += partials[spec.partials + split * elements + at];
+    }
+    update(y[at], sum, spec);
+}
+
 // One thread for each element: [elements, products] threads.
 kernel void add_partials(
     device const float* partials [[buffer(0)]],
@@ -124,15 +138,16 @@ kernel void add_partials(
     device ELEMENT* y_2 [[buffer(3)]],
     constant ProductSpec* specs [[buffer(4)]],  // [3]
     uint2 at [[thread_position_in_grid]]) {
-    constant ProductSpec& spec = specs[at.y];
-    const ulong elements = ulong(spec.rows) * spec.columns;
-    if (at.x >= elements) {
-        return;
-    }
-    device ELEMENT* y = at.y == 0 ? y_0 : at.y == 1 ? y_1 : y_2;
-    float sum = 0.0f;
-    for (uint split = 0; split < spec.splits; split++) {
-        sum += partials[spec.partials + split * elements + at.x];
-    }
-    update(y[at.x], sum, spec);
+    add_splits(partials, at.y == 0 ? y_0 : at.y == 1 ? y_1 : y_2, specs[at.y], at.x);
+}
+
+// The same, for products that are wider than their factors.
+kernel void add_wide_partials(
+    device const float* partials [[buffer(0)]],
+    device float* y_0 [[buffer(1)]],
+    device float* y_1 [[buffer(2)]],
+    device float* y_2 [[buffer(3)]],
+    constant ProductSpec* specs [[buffer(4)]],  // [3]
+    uint2 at [[thread_position_in_grid]]) {
+    add_splits(partials, at.y == 0 ? y_0 : at.y == 1 ? y_1 : y_2, specs[at.y], at.x);
 }

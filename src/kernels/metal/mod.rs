@@ -13,8 +13,10 @@ mod spec;
 pub use format::WeightFormat;
 pub use interface::{Access, Binding, FUNCTION_CONSTANTS, INTERFACES, Interface, Kind};
 pub use spec::{
-    AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
-    QuantizedSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec,
+    AdamWNumbers, AffineSpec, AttentionNumbers, BiasSpec, CachedNumbers, Chunk, ConcatSpec,
+    CrossEntropyNumbers, DropoutSpec, ElementwiseSpec, ExpertNumbers, FunctionSpec, MaskSpec, MatrixSpec,
+    PickSpec, ProductSpec, QuantizedSpec, ReduceSpec, RmsNormSpec, RopeSpec, RouteNumbers, RowsSpec, Spec,
+    StridedSpec, SumSpec,
 };
 
 use std::fmt::Write as _;
@@ -27,12 +29,20 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("gated.metal", include_str!("../gated.metal")),
     ("bias.metal", include_str!("../bias.metal")),
     ("rows.metal", include_str!("../rows.metal")),
+    ("elementwise.metal", include_str!("../plain/elementwise.metal")),
+    ("copy.metal", include_str!("../plain/copy.metal")),
+    ("reduce.metal", include_str!("../plain/reduce.metal")),
+    ("indexed.metal", include_str!("../plain/indexed.metal")),
     ("sum_of_squares.metal", include_str!("../sum_of_squares.metal")),
     ("adamw.metal", include_str!("../adamw.metal")),
     ("tile.metal", include_str!("../matmul/tile.metal")),
+    ("product.metal", include_str!("../matmul/product.metal")),
     ("attention.metal", include_str!("../attention/attention.metal")),
+    ("cached_attention.metal", include_str!("../attention/cached_attention.metal")),
     ("attention_gradient.metal", include_str!("../attention/attention_gradient.metal")),
+    ("generate.metal", include_str!("../plain/generate.metal")),
     ("products.metal", include_str!("../linear/products.metal")),
+    ("experts.metal", include_str!("../experts/experts.metal")),
     ("quantized.metal", include_str!("../linear/quantized.metal")),
     ("cross_entropy.metal", include_str!("../cross_entropy/cross_entropy.metal")),
 ];

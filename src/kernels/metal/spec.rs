@@ -93,6 +93,64 @@ specs! {
         block_bytes: u32,
         transpose: u32,
     }
+    /// Elements that a function is applied to; its number is `lower`'s.
+    FunctionSpec as "FunctionSpec" { elements: u32, function: u32, }
+    /// x * multiply + add for each of some elements.
+    AffineSpec as "AffineSpec" { elements: u32, multiply: f32, add: f32, }
+    /// Extents of y, and how far x moves for a step along each axis.
+    StridedSpec as "StridedSpec" {
+        offset: u64,
+        extent_0: u32,
+        extent_1: u32,
+        extent_2: u32,
+        extent_3: u32,
+        extent_4: u32,
+        stride_0: u32,
+        stride_1: u32,
+        stride_2: u32,
+        stride_3: u32,
+        stride_4: u32,
+    }
+    /// Up to four tensors side by side, from a column on.
+    ConcatSpec as "ConcatSpec" {
+        rows: u32,
+        columns: u32,
+        start: u32,
+        width_0: u32,
+        width_1: u32,
+        width_2: u32,
+        width_3: u32,
+    }
+    /// x [outer, axis, inner] to reduce along its second axis.
+    ReduceSpec as "ReduceSpec" { outer: u32, axis: u32, inner: u32, maximum: u32, }
+    /// One id for each row.
+    PickSpec as "PickSpec" { rows: u32, width: u32, }
+    /// Elements that are dropped, or else multiplied by `keep`.
+    DropoutSpec as "DropoutSpec" { threshold: u64, elements: u32, stream: u32, keep: f32, unused: u32, }
+    /// Queries, and the keys of each.
+    MaskSpec as "MaskSpec" { rows: u32, keys: u32, window: u32, }
+    /// y [rows, columns] = left right^T, for each of a batch.
+    MatrixSpec as "MatrixSpec" {
+        rows: u32,
+        columns: u32,
+        depth: u32,
+        left_across: u32,
+        right_across: u32,
+    }
+    /// Tokens, and the experts that each of them goes to.
+    RouteNumbers as "RouteSpec" { tokens: u32, experts: u32, chosen: u32, of_experts: u32, }
+    /// x [rows, inputs] times the matrix of each row's expert, which has `outputs`.
+    ExpertNumbers as "ExpertSpec" { rows: u32, inputs: u32, outputs: u32, experts: u32, transpose: u32, }
+    /// Attention of `seq` queries over cached keys; `soft_cap` is 0 for none.
+    CachedNumbers as "CachedSpec" {
+        seq: u32,
+        heads: u32,
+        kv_heads: u32,
+        capacity: u32,
+        window: u32,
+        scale: f32,
+        soft_cap: f32,
+    }
     /// Partial sums there are.
     SumSpec as "SumSpec" { partials: u32, }
     /// What AdamW computes with, rounded from f64.

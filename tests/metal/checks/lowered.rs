@@ -4,22 +4,25 @@ use lazytune::graph::{
     AdamWSpec, AttentionSpec, DType, IGNORE_TARGET, LowRank, Operation, Scalar, Shape, TensorType,
 };
 use lazytune::kernels::metal::Element;
-use lazytune::kernels::metal::lower::{Lowering, has_kernel, lower};
+use lazytune::kernels::metal::lower::{Applied, Lowering, has_kernel, lower, lower_together};
 
+use super::lowered_plain::{experts, plain, products, together};
 use super::{Outcome, agrees_with_cpu, can_compile, noise, tensor_type};
 use crate::gpu::{Buffer, Gpu, activations, decode, encode, floats, no_floats, nothing};
 use crate::memory::Memory;
 
-/// An operation, and its operands with their shapes.
+/// A tensor with its shape.
+type Shaped = (Vec<usize>, Buffer);
+
+/// An operation with its operands.
 struct Sample {
     operation: Operation,
-    inputs: Vec<(Vec<usize>, Buffer)>,
-    outputs: Vec<(Vec<usize>, Buffer)>,
+    inputs: Vec<Shaped>,
+    outputs: Vec<Shaped>,
 }
 
 fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
-    let bytes =
-        |all: &[(Vec<usize>, Buffer)]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
+    let bytes = |all: &[Shaped]| all.iter().map(|(_, buffer)| encode(gpu.element, buffer)).collect();
     let mut memory = Memory::new(lowering, bytes(&sample.inputs), bytes(&sample.outputs));
     memory.run(gpu, lowering)?;
     if sample.operation.updates_state() {
@@ -31,67 +34,106 @@ fn run(gpu: &Gpu, lowering: &Lowering, sample: &mut Sample) -> Outcome {
     Ok(())
 }
 
-fn check(gpu: &Gpu, mut sample: Sample) -> Outcome {
-    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
-        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
-    };
+fn check(gpu: &Gpu, mut sample: Sample, tolerance: f64) -> Outcome {
     assert!(has_kernel(&sample.operation));
-    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs].map(|all| types(gpu, all));
+    let lowering = lower(&sample.operation, &inputs, &outputs).unwrap();
     run(gpu, &lowering, &mut sample)?;
-    let borrowed = |all: &'_ [(Vec<usize>, Buffer)]| -> Vec<(Vec<usize>, Buffer)> { all.to_vec() };
-    let (inputs, outputs) = (borrowed(&sample.inputs), borrowed(&sample.outputs));
-    let inputs: Vec<(&[usize], &Buffer)> = inputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
-    let outputs: Vec<(&[usize], &Buffer)> =
-        outputs.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect();
-    // Kernels of the CPU round some factors to bf16 where activations are; sums of products are rounded on the way.
-    agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, 4.0 * gpu.tolerance(5e-6))
+    against_cpu(gpu, &sample, tolerance)
+}
+
+fn against_cpu(gpu: &Gpu, sample: &Sample, tolerance: f64) -> Outcome {
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs]
+        .map(|all| all.iter().map(|(dims, buffer)| (&dims[..], buffer)).collect::<Vec<_>>());
+    agrees_with_cpu(gpu, &sample.operation, &inputs, &outputs, tolerance)
         .map_err(|problem| format!("{:?}: {problem}", sample.operation))
 }
 
+fn types(gpu: &Gpu, all: &[Shaped]) -> Vec<TensorType> {
+    all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
+}
+
+/// Several operations in shared launches, against the CPU's kernels.
+pub(super) fn check_together(gpu: &Gpu, all: Vec<Operands<'_>>) -> Outcome {
+    let typed: Vec<[Vec<TensorType>; 2]> =
+        all.iter().map(|one| [&one.sample.inputs, &one.sample.outputs].map(|all| types(gpu, all))).collect();
+    let applied: Vec<Applied<'_>> = all
+        .iter()
+        .zip(&typed)
+        .map(|(one, [inputs, outputs])| Applied { operation: &one.sample.operation, inputs, outputs })
+        .collect();
+    let lowering = lower_together(&applied).unwrap().expect("they share launches");
+    let bytes = |side: fn(&Sample) -> &Vec<Shaped>| -> Vec<Vec<u8>> {
+        all.iter().flat_map(|one| side(&one.sample)).map(|(_, buffer)| encode(gpu.element, buffer)).collect()
+    };
+    let mut memory = Memory::new(&lowering, bytes(|sample| &sample.inputs), bytes(|sample| &sample.outputs));
+    memory.run(gpu, &lowering)?;
+    for (one, bytes) in all.into_iter().zip(&memory.outputs) {
+        let mut sample = one.sample;
+        decode(gpu.element, &mut sample.outputs[0].1, bytes);
+        against_cpu(gpu, &sample, one.tolerance)?;
+    }
+    Ok(())
+}
+
 /// Makes operands for one type of activations, each with another seed.
-struct Operands<'a> {
+pub(super) struct Operands<'a> {
     gpu: &'a Gpu,
     sample: Sample,
+    /// What results may differ by.
+    tolerance: f64,
 }
 
 impl<'a> Operands<'a> {
-    fn of(gpu: &'a Gpu, operation: Operation) -> Self {
-        Self { gpu, sample: Sample { operation, inputs: vec![], outputs: vec![] } }
+    pub(super) fn of(gpu: &'a Gpu, operation: Operation) -> Self {
+        // Kernels of the CPU round some factors to bf16 where activations are; sums of products are rounded on the way.
+        let tolerance = 4.0 * gpu.tolerance(5e-6);
+        Self { gpu, sample: Sample { operation, inputs: vec![], outputs: vec![] }, tolerance }
     }
 
     fn random(&self, dims: &[usize]) -> Vec<f32> {
         noise(dims.iter().product(), 1 + self.sample.inputs.len() as u64)
     }
 
-    fn input(mut self, dims: &[usize]) -> Self {
+    pub(super) fn input(mut self, dims: &[usize]) -> Self {
         let values = self.gpu.round(self.random(dims));
         self.sample.inputs.push((dims.to_vec(), activations(&values)));
         self
     }
 
-    fn wide_input(mut self, dims: &[usize]) -> Self {
+    pub(super) fn wide_input(mut self, dims: &[usize]) -> Self {
         let values = self.random(dims).iter().map(|x| x.abs()).collect::<Vec<_>>();
         self.sample.inputs.push((dims.to_vec(), floats(&values)));
         self
     }
 
-    fn ids(mut self, ids: Vec<u32>) -> Self {
+    pub(super) fn ids(mut self, ids: Vec<u32>) -> Self {
         self.sample.inputs.push((vec![ids.len()], Buffer::U32(ids)));
         self
     }
 
-    fn output(mut self, dims: &[usize]) -> Self {
+    pub(super) fn output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), nothing(dims.iter().product())));
         self
     }
 
-    fn wide_output(mut self, dims: &[usize]) -> Self {
+    pub(super) fn id_output(mut self, n: usize) -> Self {
+        self.sample.outputs.push((vec![n], Buffer::U32(vec![u32::MAX; n])));
+        self
+    }
+
+    pub(super) fn wide_output(mut self, dims: &[usize]) -> Self {
         self.sample.outputs.push((dims.to_vec(), no_floats(dims.iter().product())));
         self
     }
 
-    fn check(self) -> Outcome {
-        check(self.gpu, self.sample)
+    /// Of the same bits as the CPU's.
+    pub(super) fn exactly(self) -> Outcome {
+        Self { tolerance: 0.0, ..self }.check()
+    }
+
+    pub(super) fn check(self) -> Outcome {
+        check(self.gpu, self.sample, self.tolerance)
     }
 }
 
@@ -137,8 +179,7 @@ fn attention(gpu: &Gpu) -> Outcome {
         Operands::of(gpu, operation).input(wide).input(narrow).input(narrow).ids(segments.clone())
     };
     let mut forward = operands(Operation::Attention(spec)).output(wide).wide_output(&[n, 4]).sample;
-    let types: Vec<TensorType> =
-        forward.inputs.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect();
+    let types = types(gpu, &forward.inputs);
     run(gpu, &lower(&forward.operation, &types, &[]).unwrap(), &mut forward)?;
     let mut backward = operands(Operation::AttentionGrad(spec));
     backward.sample.inputs.extend(forward.outputs);
@@ -172,14 +213,12 @@ fn cross_entropy(gpu: &Gpu) -> Outcome {
     operands(Operation::ProjectedCrossEntropy { soft_cap }).wide_output(&[n]).check()?;
     let operation = Operation::ProjectedCrossEntropyGrad { soft_cap };
     let gradient = operands(operation).wide_input(&[n]).wide_output(&[n]).wide_output(&[n]).output(&[n, d]);
-    let mut sample = Sample { operation: gradient.sample.operation.clone(), ..gradient.sample };
-    let types = |all: &[(Vec<usize>, Buffer)]| -> Vec<TensorType> {
-        all.iter().map(|(dims, buffer)| tensor_type(gpu.element, dims, buffer).unwrap()).collect()
-    };
-    let lowering = lower(&sample.operation, &types(&sample.inputs), &types(&sample.outputs)).unwrap();
+    let mut sample = gradient.sample;
+    let [inputs, outputs] = [&sample.inputs, &sample.outputs].map(|all| types(gpu, all));
+    let lowering = lower(&sample.operation, &inputs, &outputs).unwrap();
     run(gpu, &lowering, &mut sample)?;
     let log_sum_exp = sample.outputs[1].clone();
-    check(gpu, sample)?;
+    check(gpu, sample, gradient.tolerance)?;
     let operation = Operation::ProjectedCrossEntropyWeightGrad { soft_cap };
     let mut of_weight = operands(operation).wide_input(&[n]);
     of_weight.sample.inputs.push(log_sum_exp);
@@ -208,7 +247,7 @@ fn operations_are_lowered_to_what_the_cpu_computes() {
     }
     for element in [Element::F32, Element::Bf16] {
         let gpu = Gpu::new(element, 64);
-        for group in [rows, attention, linear, cross_entropy, optimizer] {
+        for group in [rows, attention, linear, cross_entropy, optimizer, plain, products, together, experts] {
             group(&gpu).unwrap_or_else(|problem| panic!("{element:?}: {problem}"));
         }
     }

@@ -3,11 +3,20 @@
 
 mod adamw;
 mod attention;
+mod cached_attention;
+mod copies;
 mod cross_entropy;
 mod elementwise;
+mod experts;
+mod functions;
+mod generate;
+mod indexed;
 mod lowered;
+mod lowered_plain;
+mod product;
 mod products;
 mod quantized;
+mod reduce;
 mod rms_norm;
 
 use half::bf16;
@@ -41,10 +50,18 @@ pub const CHECKS: &[Check] = &[
     check("gated.metal", elementwise::gated),
     check("bias.metal", elementwise::add_bias),
     check("rows.metal", elementwise::gather_rows),
+    check("elementwise.metal", functions::check),
+    check("copy.metal", copies::check),
+    check("reduce.metal", reduce::check),
+    check("indexed.metal", indexed::check),
+    check("generate.metal", generate::check),
     check("sum_of_squares.metal", adamw::sum_of_squares),
     check("adamw.metal", adamw::check),
     Check { file: "attention.metal", run: attention::forward, head_dims: HEAD_DIMS },
     Check { file: "attention_gradient.metal", run: attention::gradient, head_dims: HEAD_DIMS },
+    Check { file: "cached_attention.metal", run: cached_attention::check, head_dims: HEAD_DIMS },
+    check("experts.metal", experts::check),
+    check("product.metal", product::check),
     check("products.metal", products::check),
     check("quantized.metal", quantized::check),
     check("cross_entropy.metal", cross_entropy::check),
@@ -95,6 +112,10 @@ fn bytes_of(dtype: DType, buffer: &Buffer) -> Vec<u8> {
 
 fn floats_of(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     match dtype {
+        DType::U32 => bytes
+            .chunks_exact(4)
+            .map(|four| f64::from(u32::from_ne_bytes([four[0], four[1], four[2], four[3]])))
+            .collect(),
         DType::Bf16 => bytes
             .chunks_exact(2)
             .map(|two| f64::from(bf16::from_ne_bytes([two[0], two[1]]).to_f32()))
@@ -176,6 +197,13 @@ pub fn agrees_with_cpu(
     compute(operation, &reads, &writes);
     for (index, (operand, (_, buffer))) in writes.iter().zip(outputs).enumerate() {
         let expected = floats_of(operand.tensor.dtype, &operand.read());
+        if let Buffer::U32(found) = buffer {
+            let found: Vec<f64> = found.iter().map(|&id| f64::from(id)).collect();
+            if found != expected {
+                return Err(format!("output {index} is {found:?}, the CPU's {expected:?}"));
+            }
+            continue;
+        }
         close(&format!("output {index} against the CPU's"), buffer.floats(), &expected, tolerance)?;
     }
     Ok(())
@@ -227,10 +255,18 @@ tests! {
     gated_units: "gated.metal",
     biases: "bias.metal",
     rows_by_number: "rows.metal",
+    functions_of_elements: "elementwise.metal",
+    copies_of_any_layout: "copy.metal",
+    sums_and_maxima: "reduce.metal",
+    elements_by_number: "indexed.metal",
+    masks: "generate.metal",
     squared_norm: "sum_of_squares.metal",
     optimizer: "adamw.metal",
     attention_forward: "attention.metal",
     attention_backward: "attention_gradient.metal",
+    attention_over_a_cache: "cached_attention.metal",
+    mixtures_of_experts: "experts.metal",
+    batches_of_products: "product.metal",
     products_with_adapters: "products.metal",
     quantized_weights: "quantized.metal",
     projected_cross_entropy: "cross_entropy.metal",

@@ -6,7 +6,7 @@ use lazytune::kernels::metal::ProductSpec;
 use lazytune::kernels::metal::launch;
 
 use super::{Outcome, agrees_with_cpu, close, noise};
-use crate::gpu::{Buffer, Gpu, activations, no_floats, nothing};
+use crate::gpu::{Buffer, Gpu, activations, floats, no_floats, nothing};
 
 /// left right^T, or of their transposes, in f64.
 fn product(spec: &ProductSpec, left: &[f32], right: &[f32]) -> Vec<f64> {
@@ -84,6 +84,12 @@ fn check_products(gpu: &Gpu, mut specs: [ProductSpec; 3], seed: u64) -> Outcome 
         gpu.run(&launch::add_partials(&specs), &mut sums)?;
         for i in 0..3 {
             close(&format!("split product {i}"), sums[1 + i].floats(), &expected[i], tolerance)?;
+        }
+        let wide = starts.iter().map(|start| floats(start.floats()));
+        let mut sums: Vec<Buffer> = sums.drain(..1).chain(wide).collect();
+        gpu.run(&launch::add_wide_partials(&specs), &mut sums)?;
+        for i in 0..3 {
+            close(&format!("wide product {i}"), sums[1 + i].floats(), &expected[i], 2e-6)?;
         }
     }
     Ok(())

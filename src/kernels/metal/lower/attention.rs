@@ -1,7 +1,7 @@
 //! Attention.
 
-use super::{Lowering, Place, extent};
-use crate::error::Result;
+use super::{Lowering, Node, Place, extent};
+use crate::error::{Error, Result};
 use crate::graph::AttentionSpec;
 use crate::kernels::metal::launch;
 
@@ -29,5 +29,18 @@ pub fn gradient(spec: &AttentionSpec, to: &mut Lowering) -> Result<()> {
     to.launch(launch::attention_query_gradient(spec), bound);
     let bound = [q, k, v, segments, log_sum_exp, delta, dout, Output(1).into(), Output(2).into()];
     to.launch(launch::attention_key_gradient(spec), bound);
+    Ok(())
+}
+
+/// (q, keys, values, start) -> out
+pub fn cached(node: &Node<'_>, spec: &AttentionSpec, to: &mut Lowering) -> Result<()> {
+    let (q, keys) = (node.input(0)?.shape, node.input(1)?.shape);
+    extent(q.elements().max(keys.elements()))?;
+    if spec.batch != 1 || keys.rows() < spec.seq {
+        return Err(Error::internal(format!("{spec:?} over a cache of {} positions", keys.rows())));
+    }
+    to.head_dim = spec.head_dim;
+    let bound = [Input(0), Input(1), Input(2), Input(3), Output(0)].map(Into::into);
+    to.launch(launch::cached_attention(spec, extent(keys.rows())?), bound);
     Ok(())
 }

@@ -25,6 +25,7 @@ pub fn linear(
         left: Input(0),
         right: Input(1),
         y: base,
+        transpose_left: false,
         transpose_right: !transpose_weight,
         extents: [rows, columns, x.last()],
     });

@@ -2,8 +2,11 @@
 
 mod attention;
 mod cross_entropy;
+mod experts;
 mod linear;
+mod matrix;
 mod optimizer;
+mod plain;
 mod rows;
 
 use super::Element;
@@ -45,9 +48,16 @@ impl Place {
 pub enum Step {
     /// A kernel with what it is bound to, but for its spec.
     Launch(Launch, Vec<Bound>),
-    /// The device's own product: y [rows, columns] = left [rows, depth] times right [columns, depth]^T, or
-    /// right [depth, columns] where not `transpose_right`.
-    Product { left: Place, right: Place, y: Place, transpose_right: bool, extents: [usize; 3] },
+    /// The device's own product: y [rows, columns] = left [rows, depth], or left [depth, rows]^T where
+    /// `transpose_left`, times right [columns, depth]^T, or right [depth, columns] where not `transpose_right`.
+    Product {
+        left: Place,
+        right: Place,
+        y: Place,
+        transpose_left: bool,
+        transpose_right: bool,
+        extents: [usize; 3],
+    },
 }
 
 /// Steps in their order; each may read what those before it wrote.
@@ -106,6 +116,16 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// The type of the first operand that is not ids; where there is none, no kernel asks.
+    fn element(&self) -> Result<Element> {
+        let floats = |tensor: &&TensorType| tensor.dtype.is_float();
+        self.inputs
+            .iter()
+            .chain(self.outputs)
+            .find(floats)
+            .map_or(Ok(Element::F32), |&tensor| element_of(tensor))
+    }
+
     fn input(&self, index: usize) -> Result<TensorType> {
         let missing = || Error::internal(format!("an operation has no input {index}"));
         self.inputs.get(index).copied().ok_or_else(missing)
@@ -117,28 +137,61 @@ impl Node<'_> {
     }
 }
 
-/// Whether [`lower`] takes an operation.
+/// Whether [`lower`] takes an operation. Of those that compute it takes all but [`Operation::RopeTable`], which the host
+/// computes once in f64, and those that are for the CPU's packed weights.
 pub fn has_kernel(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::RmsNorm { .. }
-            | Operation::RmsNormGrad { .. }
-            | Operation::Rope { .. }
-            | Operation::Attention(_)
-            | Operation::AttentionGrad(_)
-            | Operation::AddBias
-            | Operation::SwiGlu
-            | Operation::SwiGluGrad
-            | Operation::GeGlu
-            | Operation::GeGluGrad
-            | Operation::Linear { .. }
-            | Operation::ProjectedCrossEntropy { .. }
-            | Operation::ProjectedCrossEntropyGrad { .. }
-            | Operation::ProjectedCrossEntropyWeightGrad { .. }
-            | Operation::SumOfSquares
-            | Operation::AdamW(_)
-            | Operation::Embedding
-    )
+    use Operation as Op;
+    match operation {
+        Op::Cast(dtype) => matches!(dtype, DType::F32 | DType::Bf16),
+        Op::Constant(_)
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Affine { .. }
+        | Op::BroadcastTo(_)
+        | Op::Permute(_)
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Reduce { .. }
+        | Op::MatMul { .. }
+        | Op::Embedding
+        | Op::ScatterRows { .. }
+        | Op::TakeLast
+        | Op::ScatterLast { .. }
+        | Op::AttentionMask { .. }
+        | Op::CacheMask { .. }
+        | Op::DropoutMask { .. }
+        | Op::RmsNorm { .. }
+        | Op::RmsNormGrad { .. }
+        | Op::Rope { .. }
+        | Op::Attention(_)
+        | Op::AttentionGrad(_)
+        | Op::CachedAttention(_)
+        | Op::AddBias
+        | Op::SwiGlu
+        | Op::SwiGluGrad
+        | Op::GeGlu
+        | Op::GeGluGrad
+        | Op::Linear { .. }
+        | Op::ProjectedCrossEntropy { .. }
+        | Op::ProjectedCrossEntropyGrad { .. }
+        | Op::ProjectedCrossEntropyWeightGrad { .. }
+        | Op::Route { .. }
+        | Op::ExpertLinear { .. }
+        | Op::ExpertWeightGrad { .. }
+        | Op::SumOfSquares
+        | Op::AdamW(_)
+        | Op::Assign
+        | Op::WriteRows => true,
+        Op::Input(_)
+        | Op::Frozen(_)
+        | Op::State(_)
+        | Op::RopeTable(_)
+        | Op::Reshape(_)
+        | Op::Detach
+        | Op::Output(_)
+        | Op::Pack
+        | Op::PackedEmbedding => false,
+    }
 }
 
 /// The launches of an operation. A state that is updated is its first input, and has no place as an output.
@@ -148,7 +201,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
 pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Lowering> {
     use Operation as Op;
     let node = Node { inputs, outputs };
-    let mut to = Lowering::new(element_of(node.input(0)?)?);
+    let mut to = Lowering::new(node.element()?);
     match operation {
         Op::RmsNorm { epsilon } => rows::rms_norm(&node, epsilon.0, &mut to),
         Op::RmsNormGrad { epsilon, weight_gradient } => {
@@ -160,6 +213,10 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         Op::Embedding => rows::embedding(&node, &mut to),
         Op::Attention(spec) => attention::forward(spec, &mut to),
         Op::AttentionGrad(spec) => attention::gradient(spec, &mut to),
+        Op::CachedAttention(spec) => attention::cached(&node, spec, &mut to),
+        Op::Route { chosen, side } => experts::route(&node, *chosen, *side, &mut to),
+        Op::ExpertLinear { transpose_weight } => experts::linear(&node, *transpose_weight, &mut to),
+        Op::ExpertWeightGrad { experts } => experts::weight_gradient(&node, *experts, &mut to),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear::linear(&node, *transpose_weight, *low_rank, *residual, &mut to)
         }
@@ -170,7 +227,60 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
         }
         Op::SumOfSquares => optimizer::sum_of_squares(&node, &mut to),
         Op::AdamW(spec) => optimizer::adamw(&node, *spec, &mut to),
-        other => Err(Error::internal(format!("there is no Metal kernel of {other:?}"))),
+        _ => plain(operation, &node, &mut to),
     }?;
     Ok(to)
+}
+
+/// An operation with the types of what it is applied to.
+#[derive(Debug, Clone, Copy)]
+pub struct Applied<'a> {
+    pub operation: &'a Operation,
+    pub inputs: &'a [TensorType],
+    pub outputs: &'a [TensorType],
+}
+
+/// The launches of two or three operations that do not depend on each other, where they share launches: thin products of
+/// the same types. Inputs and outputs are numbered through all of them, in their order.
+///
+/// # Errors
+/// As for [`lower`].
+pub fn lower_together(applied: &[Applied<'_>]) -> Result<Option<Lowering>> {
+    let mut layouts = vec![];
+    for one in applied {
+        let Operation::MatMul { transpose_left, transpose_right, .. } = *one.operation else {
+            return Ok(None);
+        };
+        layouts.push([transpose_left, transpose_right]);
+    }
+    let nodes: Vec<Node<'_>> =
+        applied.iter().map(|one| Node { inputs: one.inputs, outputs: one.outputs }).collect();
+    let mut to = Lowering::new(Element::F32);
+    Ok(matrix::together(&nodes, &layouts, &mut to)?.map(|()| to))
+}
+
+fn plain(operation: &Operation, node: &Node<'_>, to: &mut Lowering) -> Result<()> {
+    use Operation as Op;
+    match operation {
+        Op::Constant(value) => plain::constant(node, *value, to),
+        Op::Unary(kind) => plain::unary(node, *kind, to),
+        Op::Binary(kind) => plain::binary(node, *kind, to),
+        Op::Affine { multiply, add } => plain::affine(node, [*multiply, *add], to),
+        Op::Cast(_) => plain::cast(node, to),
+        Op::BroadcastTo(_) | Op::Permute(_) | Op::Slice { .. } => plain::view(node, operation, to),
+        Op::Concat { axis } => plain::concat(node, *axis, to),
+        Op::Reduce { reduction, axis } => plain::reduce(node, *reduction, *axis, to),
+        Op::MatMul { transpose_left, transpose_right, .. } => {
+            matrix::product(node, *transpose_left, *transpose_right, to)
+        }
+        Op::ScatterRows { .. } => plain::scatter_rows(node, to),
+        Op::TakeLast => plain::take_last(node, to),
+        Op::ScatterLast { .. } => plain::scatter_last(node, to),
+        Op::AttentionMask { window, .. } => plain::mask(node, *window, false, to),
+        Op::CacheMask { window, .. } => plain::mask(node, *window, true, to),
+        Op::DropoutMask { stream, probability, .. } => plain::dropout_mask(node, *stream, probability.0, to),
+        Op::Assign => plain::assign(node, to),
+        Op::WriteRows => plain::write_rows(node, to),
+        other => Err(Error::internal(format!("there is no Metal kernel of {other:?}"))),
+    }
 }

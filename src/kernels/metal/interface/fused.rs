@@ -1,71 +1,10 @@
-//! One table of what every kernel is bound to: the position of a binding is its buffer index.
+//! Kernels of fused operations.
 
-use super::spec::{
-    AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
-    QuantizedSpec, RmsNormSpec, RopeSpec, RowsSpec, Spec, SumSpec,
+use super::{Binding, Interface, Kind, PRODUCTS, kernel, read, spec, structs, write};
+use crate::kernels::metal::spec::{
+    AdamWNumbers, AttentionNumbers, BiasSpec, CachedNumbers, Chunk, CrossEntropyNumbers, ElementwiseSpec,
+    ExpertNumbers, QuantizedSpec, RmsNormSpec, RopeSpec, RouteNumbers, RowsSpec, SumSpec,
 };
-
-/// What a binding holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Elements of the type that the library is compiled for.
-    Activation,
-    F32,
-    U32,
-    U8,
-    /// Structs of this name, size in bytes, and these fields.
-    Spec(&'static str, usize, &'static [(&'static str, &'static str)]),
-}
-
-/// How a kernel uses a binding. Whatever may be written has to be bound as an output: candle's hazard tracking knows no
-/// more than that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    Read,
-    Write,
-    /// So many structs in constant memory.
-    Constant(usize),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Binding {
-    pub name: &'static str,
-    pub access: Access,
-    pub kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interface {
-    pub kernel: &'static str,
-    pub bindings: &'static [Binding],
-}
-
-/// Names and types of the constants that pipelines are specialized with, by index.
-pub const FUNCTION_CONSTANTS: &[(&str, &str)] = &[("tree_reduction", "bool"), ("weight_format", "ushort")];
-
-const fn read(name: &'static str, kind: Kind) -> Binding {
-    Binding { name, access: Access::Read, kind }
-}
-
-const fn write(name: &'static str, kind: Kind) -> Binding {
-    Binding { name, access: Access::Write, kind }
-}
-
-const fn structs<S: Spec>() -> Kind {
-    Kind::Spec(S::NAME, size_of::<S>(), S::FIELDS)
-}
-
-const fn spec<S: Spec>() -> Binding {
-    Binding { name: "spec", access: Access::Constant(1), kind: structs::<S>() }
-}
-
-/// What the products of one dispatch are.
-const PRODUCTS: Binding =
-    Binding { name: "specs", access: Access::Constant(3), kind: structs::<ProductSpec>() };
-
-const fn kernel(kernel: &'static str, bindings: &'static [Binding]) -> Interface {
-    Interface { kernel, bindings }
-}
 
 use Kind::{Activation, F32, U8, U32};
 
@@ -81,7 +20,7 @@ const GATED_GRADIENT: &[Binding] = &[
     spec::<ElementwiseSpec>(),
 ];
 
-pub const INTERFACES: &[Interface] = &[
+pub(super) const FUSED: &[Interface] = &[
     kernel(
         "rms_norm",
         &[read("x", Activation), read("weight", Activation), write("y", Activation), spec::<RmsNormSpec>()],
@@ -254,6 +193,17 @@ pub const INTERFACES: &[Interface] = &[
         ],
     ),
     kernel(
+        "cached_attention",
+        &[
+            read("q", Activation),
+            read("keys", Activation),
+            read("values", Activation),
+            read("start", U32),
+            write("out", Activation),
+            spec::<CachedNumbers>(),
+        ],
+    ),
+    kernel(
         "attention_delta",
         &[read("dout", Activation), read("out", Activation), write("delta", F32), spec::<ElementwiseSpec>()],
     ),
@@ -284,6 +234,28 @@ pub const INTERFACES: &[Interface] = &[
             write("dk", Activation),
             write("dv", Activation),
             spec::<AttentionNumbers>(),
+        ],
+    ),
+    kernel("choose_experts", &[read("scores", Activation), write("choices", U32), spec::<RouteNumbers>()]),
+    kernel("sort_pairs", &[read("choices", U32), write("y", U32), spec::<RouteNumbers>()]),
+    kernel(
+        "expert_linear",
+        &[
+            read("x", Activation),
+            read("weight", Activation),
+            read("ids", U32),
+            write("y", Activation),
+            spec::<ExpertNumbers>(),
+        ],
+    ),
+    kernel(
+        "expert_weight_gradient",
+        &[
+            read("dy", Activation),
+            read("x", Activation),
+            read("ids", U32),
+            write("dweight", Activation),
+            spec::<ExpertNumbers>(),
         ],
     ),
 ];

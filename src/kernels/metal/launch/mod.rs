@@ -1,5 +1,11 @@
 //! How many threads each kernel takes, and the parameters they read.
 
+mod experts;
+mod plain;
+
+pub use experts::*;
+pub use plain::*;
+
 use super::format::WeightFormat;
 use super::spec::{
     AdamWNumbers, AttentionNumbers, BiasSpec, Chunk, CrossEntropyNumbers, ElementwiseSpec, ProductSpec,
