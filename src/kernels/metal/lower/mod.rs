@@ -190,7 +190,8 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Detach
         | Op::Output(_)
         | Op::Pack
-        | Op::PackedEmbedding => false,
+        | Op::PackedEmbedding
+        | Op::LinearGatedGrad { .. } => false,
     }
 }
 
