@@ -181,10 +181,12 @@ pub enum Operation {
     RmsNorm {
         epsilon: Scalar,
     },
-    /// (x, weight, dy) -> dx, and dweight `[d]` as a second output where `weight_gradient`.
+    /// (x, weight, dy, and residual [n, d] where there is one) -> dx + residual, and dweight `[d]` as a second output where
+    /// `weight_gradient`.
     RmsNormGrad {
         epsilon: Scalar,
         weight_gradient: bool,
+        residual: bool,
     },
     /// (x [n, heads * head_dim], cos [n, head_dim / 2], sin [n, head_dim / 2]) -> [n, heads * head_dim].
     /// Rotates the halves of each head, as Hugging Face's Llama does; `inverse` rotates back.

@@ -74,9 +74,17 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
     use Operation as Op;
     match operation {
         Op::RmsNorm { .. } => rms_norm(arity(inputs)?).map(|t| vec![t]),
-        Op::RmsNormGrad { weight_gradient, .. } => {
-            let [x, weight, dy] = arity(inputs)?;
-            same(&[rms_norm([x, weight])?, dy])?;
+        Op::RmsNormGrad { weight_gradient, residual, .. } => {
+            let (x, weight) = if *residual {
+                let [x, weight, dy, residual] = arity(inputs)?;
+                same(&[x, dy, residual])?;
+                (x, weight)
+            } else {
+                let [x, weight, dy] = arity(inputs)?;
+                same(&[x, dy])?;
+                (x, weight)
+            };
+            rms_norm([x, weight])?;
             Ok(if *weight_gradient { vec![x, weight] } else { vec![x] })
         }
         Op::Rope { head_dim, .. } => rope(arity(inputs)?, *head_dim).map(|t| vec![t]),

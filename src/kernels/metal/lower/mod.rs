@@ -161,7 +161,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::CacheMask { .. }
         | Op::DropoutMask { .. }
         | Op::RmsNorm { .. }
-        | Op::RmsNormGrad { .. }
+        | Op::RmsNormGrad { residual: false, .. }
         | Op::Rope { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
@@ -191,7 +191,8 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Output(_)
         | Op::Pack
         | Op::PackedEmbedding
-        | Op::LinearGatedGrad { .. } => false,
+        | Op::LinearGatedGrad { .. }
+        | Op::RmsNormGrad { residual: true, .. } => false,
     }
 }
 
@@ -205,7 +206,7 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
     let mut to = Lowering::new(node.element()?);
     match operation {
         Op::RmsNorm { epsilon } => rows::rms_norm(&node, epsilon.0, &mut to),
-        Op::RmsNormGrad { epsilon, weight_gradient } => {
+        Op::RmsNormGrad { epsilon, weight_gradient, residual: false } => {
             rows::rms_norm_gradient(&node, epsilon.0, *weight_gradient, &mut to)
         }
         Op::Rope { head_dim, inverse } => rows::rope(&node, *head_dim, *inverse, &mut to),

@@ -1,21 +1,57 @@
-//! Joins the gradient of a gated unit with the matrix product that only it reads.
+//! Joins gradients with what stands before or after them: that of a gated unit with the matrix product that only it
+//! reads, that of a norm with the sum that only reads it.
 
 use super::fuse::{depends_on, uses};
 use super::rewriter::{Rewriter, rewrite};
 use crate::error::Result;
-use crate::graph::{FrozenGraph, GateFunction, LazyTensor, Operation};
+use crate::graph::{Binary, FrozenGraph, GateFunction, LazyTensor, Operation};
 
-/// The product goes into the gradient a block at a time and is never written. A gated unit that is recomputed for the
-/// backward pass comes out of the same operation, so this pass belongs behind rematerialization.
+/// The product goes into the gated unit's gradient a block at a time and is never written. A unit that is recomputed for
+/// the backward pass comes out of the same operation, so this pass belongs behind rematerialization.
 ///
 /// # Errors
 /// An internal error if a replacement does not fit: a bug.
-pub fn gate(graph: &FrozenGraph) -> Result<FrozenGraph> {
+pub fn join(graph: &FrozenGraph) -> Result<FrozenGraph> {
     let uses = uses(graph);
-    rewrite(graph, &|rewriter, index, _| rule(&uses, rewriter, index))
+    rewrite(graph, &|rewriter, index, inputs| rule(&uses, rewriter, index, inputs))
 }
 
-fn rule(uses: &[usize], rewriter: &mut Rewriter<'_>, index: usize) -> Result<Option<Vec<LazyTensor>>> {
+fn rule(
+    uses: &[usize],
+    rewriter: &mut Rewriter<'_>,
+    index: usize,
+    inputs: &[LazyTensor],
+) -> Result<Option<Vec<LazyTensor>>> {
+    match rewriter.node(index).operation {
+        Operation::Binary(Binary::Add) => Ok(with_residual(rewriter, uses, index, inputs)),
+        _ => gated(uses, rewriter, index),
+    }
+}
+
+/// dx + other, where `dx` is the gradient of a norm without a residual.
+fn with_residual(
+    rewriter: &Rewriter<'_>,
+    uses: &[usize],
+    index: usize,
+    inputs: &[LazyTensor],
+) -> Option<Vec<LazyTensor>> {
+    let sides = &rewriter.node(index).inputs;
+    [(0, 1), (1, 0)].into_iter().find_map(|(dx, other)| {
+        let (operation, mut of) = inputs[dx].definition()?;
+        let Operation::RmsNormGrad { epsilon, weight_gradient: false, residual: false } = operation else {
+            return None;
+        };
+        if uses[sides[dx]] != 1 {
+            return None;
+        }
+        of.push(inputs[other].clone());
+        let joined = Operation::RmsNormGrad { epsilon, weight_gradient: false, residual: true };
+        let others: Vec<&LazyTensor> = of[1..].iter().collect();
+        Some(vec![of[0].then(joined, &others)])
+    })
+}
+
+fn gated(uses: &[usize], rewriter: &mut Rewriter<'_>, index: usize) -> Result<Option<Vec<LazyTensor>>> {
     let graph = rewriter.source;
     let node = &graph.nodes()[index];
     let (function, gradient) = match node.operation {
@@ -58,7 +94,7 @@ fn joined(
     });
     let mut inputs = Vec::new();
     for &input in graph.nodes()[product].inputs.iter().chain([&gate, &up]) {
-        rewriter.rebuild(input, &|rewriter, index, _| rule(uses, rewriter, index))?;
+        rewriter.rebuild(input, &|rewriter, index, inputs| rule(uses, rewriter, index, inputs))?;
         inputs.push(rewriter.get(input)?);
     }
     let operation = Operation::LinearGatedGrad { transpose_weight, low_rank, function, value };
