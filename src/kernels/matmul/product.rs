@@ -8,6 +8,7 @@ use super::{
 };
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
+use crate::kernels::split::hardware_threads;
 
 /// Rows per part: enough to outweigh laying out the panels.
 const BLOCK_ROWS: usize = 8 * TILE_ROWS;
@@ -17,7 +18,8 @@ const THIN_BLOCK_ROWS: usize = 256;
 const PANEL_WORDS: usize = 256 * PANEL;
 /// Bytes of panels per part.
 const BLOCK_BYTES: usize = 4 << 20;
-/// Parts of a product with few rows: each reads neighbouring panels, whose cache lines follow each other.
+/// Parts of an f32 product with few rows: each reads neighbouring panels, whose cache lines follow each other. Where
+/// panels are laid out first, each asks for the next one, and every thread takes a single part.
 const THIN_PARTS: usize = 8;
 /// Rows or columns that are few. Where the left side is stored transposed too, the product is computed transposed.
 const THIN: usize = PANEL;
@@ -44,7 +46,11 @@ impl<E: Element, P: Written + Element> MatMul<E, P> {
         let (rows, columns) = if self.is_swapped() { (columns, rows) } else { (rows, columns) };
         let panel_bytes = words::<E>(inner) * PANEL * size_of::<f32>();
         let block_rows = if columns <= THIN { THIN_BLOCK_ROWS } else { BLOCK_ROWS };
-        let parts = if rows <= THIN { THIN_PARTS } else { MANY_PARTS };
+        let parts = match (rows <= THIN, E::PAIR) {
+            (true, 1) => THIN_PARTS,
+            (true, _) => hardware_threads(),
+            (false, _) => MANY_PARTS,
+        };
         Grid::new(rows, columns, Block { rows: block_rows, panel_bytes, bytes: BLOCK_BYTES, parts })
     }
 
