@@ -308,6 +308,13 @@ fn plan_shows_a_step_without_loading_a_weight() {
         let outcome = workspace.run(&[&["plan", "run.toml", "--json"], arguments].concat()).exits(0);
         serde_json::from_str(&outcome.stdout).unwrap()
     };
+    // Without the device, too.
+    let metal = &plan(&["--device", "metal"])["metal"];
+    assert_eq!(metal["dispatches"]["command_buffers"], 1);
+    assert_eq!(metal["dispatches"]["host_waits"], 0);
+    assert!(metal["dispatches"]["kernels"].as_u64() < metal["one_by_one"]["plain"].as_u64());
+    assert!(plan(&["--device", "cuda"])["metal"].is_null());
+
     let small = plan(&[]);
     let memory = &small["memory"];
     let number = |name: &str| memory[name].as_u64().unwrap();

@@ -10,6 +10,7 @@ mod checks;
 mod compiler;
 mod counts;
 mod gpu;
+mod in_flight;
 mod interfaces;
 mod memory;
 mod mutants;
