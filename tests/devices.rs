@@ -4,25 +4,20 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lazytune::adapter::{AdapterSpec, TargetModules};
-use lazytune::data::{Batch, Window};
 use lazytune::executor::candle::CandleDevice;
-use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
+use lazytune::executor::{CpuDevice, CpuOptions, Device, HostTensor};
 use lazytune::generate::{Generator, Sampling};
-use lazytune::graph::{DType, IGNORE_TARGET, Shape, TensorType};
-use lazytune::model::{ModelSource, Trained, families, lora_b_name};
-use lazytune::optim::{AdamW, Schedule, ScheduleShape};
-use lazytune::train::{NamedTensors, StepBuilder, Trainer};
-use support::{Random, block_on, two_threads};
+use lazytune::graph::DType;
+use lazytune::model::{ModelSource, lora_b_name};
+use lazytune::train::{StepBuilder, Trainer};
+use support::small_step::{constant_rate, open, small_step};
+use support::{block_on, two_threads};
 
 const BASE: &str = "tests/goldens/untied_odd/base";
 const EXPERTS: &str = "tests/goldens/qwen3_moe_mixed/base";
-const SCHEDULE: Schedule =
-    Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 5 };
 
 fn candle() -> Box<dyn Device> {
     Box::new(CandleDevice::new(candle_core::Device::Cpu))
@@ -32,82 +27,6 @@ fn cpu(options: CpuOptions) -> Box<dyn Device> {
     Box::new(CpuDevice::new(options).unwrap())
 }
 
-fn builder(source: &ModelSource, dropout: f64) -> (StepBuilder, NamedTensors) {
-    let spec = AdapterSpec {
-        r: 3,
-        alpha: 5.0,
-        dropout,
-        use_rslora: false,
-        use_dora: false,
-        target_modules: TargetModules::AllLinear,
-        layers_to_transform: None,
-        rank_pattern: BTreeMap::new(),
-        alpha_pattern: BTreeMap::new(),
-        modules_to_save: Vec::new(),
-        trainable_token_indices: BTreeMap::new(),
-    };
-    let layers = spec.resolve(&source.config.linear_modules()).unwrap();
-    let mut random = Random::new(11);
-    let mut values = NamedTensors::new();
-    for layer in &layers {
-        let mut tensor = |dims: &[usize]| {
-            let uniform = random.tensor(TensorType::new(Shape::new(dims).unwrap(), DType::F32));
-            HostTensor::f32(dims, uniform.into_f32().into_iter().map(|value| 0.2 * value).collect()).unwrap()
-        };
-        values.insert(layer.a_name(), tensor(&layer.a_dims()));
-        values.insert(layer.b_name(), tensor(&layer.b_dims()));
-    }
-    let builder = StepBuilder {
-        decoder: families::decoder(&source.config),
-        trained: Trained::Adapters(layers.into_iter().map(|layer| (layer.path.clone(), layer)).collect()),
-        dtype: DType::F32,
-        optimizer: AdamW { betas: (0.9, 0.999), epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 },
-        max_positions: 16,
-        memory_budget: None,
-    };
-    (builder, values)
-}
-
-fn window() -> Window {
-    let tokens = 2 * 8;
-    let batch = Batch {
-        rows: 2,
-        sequence: 8,
-        input_ids: (0..tokens).map(|i| i * 7 % 53).collect(),
-        positions: (0..tokens).map(|i| i % 8).collect(),
-        segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
-        targets: (0..tokens)
-            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 53 })
-            .collect(),
-        supervised_tokens: 8,
-        tokens: 13,
-        sources: vec![],
-    };
-    let state_after = serde_json::from_value(serde_json::json!({
-        "epoch": 0, "window": 1, "seed": 0, "sequences_per_window": 2, "shuffle": false, "packing": false,
-        "max_length": 16, "dataset": "0",
-    }));
-    Window {
-        supervised_tokens: 8,
-        tokens: 13,
-        batches: vec![batch],
-        state_after: state_after.unwrap(),
-        epoch: 0.0,
-        notices: Vec::new(),
-    }
-}
-
-async fn open(device: Box<dyn Device>, source: &Arc<ModelSource>) -> AsyncGraphExecutor {
-    let executor = AsyncGraphExecutor::new(device).unwrap();
-    let weights = source.clone();
-    let loader = move |name: &str, tensor: TensorType| {
-        let dims = tensor.shape.dims();
-        HostTensor::f32(dims, weights.weights.read_f32(name, dims)?)
-    };
-    executor.set_weights(Arc::new(loader)).await.unwrap();
-    executor
-}
-
 /// Losses and gradient norms of five steps.
 fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
     losses_of(BASE, device, dropout, None)
@@ -115,14 +34,14 @@ fn losses(device: Box<dyn Device>, dropout: f64) -> Vec<[f64; 2]> {
 
 fn losses_of(base: &str, device: Box<dyn Device>, dropout: f64, memory_budget: Option<u64>) -> Vec<[f64; 2]> {
     let source = Arc::new(ModelSource::open_folder(Path::new(base)).unwrap());
-    let (builder, values) = builder(&source, dropout);
+    let (builder, values, window) = small_step(&source, dropout);
     let builder = StepBuilder { memory_budget, ..builder };
     block_on(async {
         let executor = open(device, &source).await;
-        let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values).await.unwrap();
+        let mut trainer = Trainer::new(executor, builder, constant_rate(5), 7, values).await.unwrap();
         let mut losses = Vec::new();
         for _ in 0..5 {
-            let report = trainer.step(&window(), 0.0).await.unwrap();
+            let report = trainer.step(&window, 0.0).await.unwrap();
             losses.push([report.loss, report.grad_norm]);
         }
         losses
@@ -149,8 +68,8 @@ fn candle_and_plain_operations_agree_with_the_fused_kernels() {
 #[cfg(feature = "metal")]
 #[test]
 fn metal_agrees_with_the_cpu() {
-    match CandleDevice::metal() {
-        Ok(device) => assert_close(&losses(Box::new(device), 0.0), &losses(cpu(two_threads()), 0.0)),
+    match lazytune::executor::metal::open() {
+        Ok(device) => assert_close(&losses(device, 0.0), &losses(cpu(two_threads()), 0.0)),
         Err(error) => println!("skipped: {error}"),
     }
 }
@@ -179,7 +98,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn every_device_generates_the_same_tokens() {
     let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
-    let (builder, values) = builder(&source, 0.0);
+    let (builder, values, _) = small_step(&source, 0.0);
     let tokens = |device: Box<dyn Device>, settled: bool| {
         block_on(async {
             let executor = open(device, &source).await;
@@ -208,15 +127,16 @@ fn every_device_generates_the_same_tokens() {
 fn no_device_applies_a_step_whose_gradient_is_not_finite() {
     for device in [cpu(two_threads()), candle(), cpu(CpuOptions { fused_kernels: false, ..two_threads() })] {
         let source = Arc::new(ModelSource::open_folder(Path::new(BASE)).unwrap());
-        let (builder, mut values) = builder(&source, 0.0);
+        let (builder, mut values, window) = small_step(&source, 0.0);
         let poisoned = lora_b_name("model.layers.0.self_attn.q_proj");
         let tensor = values[&poisoned].tensor;
         let infinite = vec![f32::INFINITY; tensor.shape.elements()];
         values.insert(poisoned, HostTensor::f32(tensor.shape.dims(), infinite).unwrap());
         block_on(async {
             let executor = open(device, &source).await;
-            let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values.clone()).await.unwrap();
-            let error = trainer.step(&window(), 0.0).await.unwrap_err();
+            let mut trainer =
+                Trainer::new(executor, builder, constant_rate(5), 7, values.clone()).await.unwrap();
+            let error = trainer.step(&window, 0.0).await.unwrap_err();
             assert_eq!(error.kind(), lazytune::ErrorKind::Diverged);
             assert_eq!(trainer.trained_values().await.unwrap(), values);
         });

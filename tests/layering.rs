@@ -74,8 +74,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Foreign crates, and the only places (prefixes of paths below src) that may use them.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("candle_core", &["executor/", "kernels/", "model/", "checkpoint/"]),
-    ("candle_metal_kernels", &["executor/candle/metal.rs"]),
-    ("objc2_metal", &["executor/candle/metal.rs"]),
+    ("candle_metal_kernels", &["executor/metal/", "kernels/metal/"]),
+    ("objc2", &["executor/metal/"]),
+    ("objc2_metal", &["executor/metal/", "kernels/metal/"]),
     ("candle_nn", &["executor/", "kernels/", "model/", "checkpoint/"]),
     (
         "tokio",

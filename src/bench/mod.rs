@@ -131,6 +131,10 @@ pub async fn run(
     peaks = peaks.best(Peaks::measure(&setup, threads));
     let batches = micro_batches(&setup.trainer, windows.get(0))?;
     let profile = profile(&mut setup.trainer, &windows, options, &batches, peaks, done).await?;
+    if setup.trainer.executor.defers() {
+        let waited = "every step was waited for; in training, the next one is prepared while a step runs";
+        setup.notices.push(waited.to_owned());
+    }
     let last = batches.last().ok_or_else(|| Error::internal("a window without batches"))?;
     Ok(Report {
         model: setup.model.name.clone(),

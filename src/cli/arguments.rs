@@ -173,6 +173,9 @@ pub struct PlanArguments {
     /// Tokens per row; default: data.max_length
     #[arg(long, value_name = "TOKENS")]
     pub sequence: Option<usize>,
+    /// Plan for this device, which need not be there; default: model.device, and the CPU where that is "auto"
+    #[arg(long, value_name = "DEVICE", value_parser = ["cpu", "metal", "cuda"])]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Args)]

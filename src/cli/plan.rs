@@ -7,12 +7,14 @@ use serde::Serialize;
 use super::arguments::PlanArguments;
 use super::printer::Printer;
 use super::progress::{bytes, downloads};
-use crate::config::{self, Method, RunConfig};
+use crate::config::{self, DeviceChoice, Method, RunConfig};
 use crate::error::{Error, Result};
+use crate::executor::candle::PlainTarget;
+use crate::executor::metal::{Dispatches, MetalTarget, SECONDS_PER_BUFFER, record_alone};
 use crate::executor::{CpuOptions, CpuTarget, kind_of};
 use crate::model::Trained;
 use crate::passes;
-use crate::plan::Recomputed;
+use crate::plan::{Plan, Recomputed, Target};
 use crate::train::model::OpenModel;
 use crate::train::setup::optimizer;
 use crate::train::{PlannedMemory, StepBuilder, StepKind, adapter};
@@ -22,7 +24,12 @@ pub fn run(arguments: &PlanArguments, printer: &Printer) -> Result<()> {
     let config = config::load_with_color(&file.path, &file.overrides, printer.colored())?;
     let model = OpenModel::open(&config, Some(downloads(printer)))?;
     let sequence = arguments.sequence.unwrap_or(config.data.max_length);
-    let report = report(&config, &model, sequence)?;
+    let device = arguments.device.as_deref().map_or(config.model.device, |device| match device {
+        "metal" => DeviceChoice::Metal,
+        "cuda" => DeviceChoice::Cuda,
+        _ => DeviceChoice::Cpu,
+    });
+    let report = report(&config, &model, sequence, device)?;
     if arguments.json {
         let text =
             serde_json::to_string_pretty(&report).map_err(|error| Error::internal(error.to_string()))?;
@@ -54,6 +61,20 @@ struct Report {
     bytes_moved: f64,
     recomputed: RecomputedLine,
     memory: PlannedMemory,
+    /// Where the plan is for Metal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metal: Option<MetalLines>,
+}
+
+/// What a step asks of Metal's command queue.
+#[derive(Debug, Serialize)]
+struct MetalLines {
+    dispatches: Dispatches,
+    /// If candle ran plain operations one by one.
+    one_by_one: Dispatches,
+    /// Buffers of intermediate values, and their bytes.
+    buffers: usize,
+    buffer_bytes: usize,
 }
 
 /// What the backward pass computes a second time, to keep less.
@@ -73,7 +94,17 @@ struct PassLine {
     ms: f64,
 }
 
-fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Report> {
+fn metal(plan: &Plan, plain: &Plan) -> Result<MetalLines> {
+    let program = record_alone(plan, SECONDS_PER_BUFFER)?;
+    Ok(MetalLines {
+        dispatches: Dispatches::of(&program),
+        one_by_one: Dispatches::eager(plain),
+        buffers: program.buffers.len(),
+        buffer_bytes: program.bytes(),
+    })
+}
+
+fn report(config: &RunConfig, model: &OpenModel, sequence: usize, device: DeviceChoice) -> Result<Report> {
     let trained = match config.adapter.method {
         Method::Full => Trained::All,
         Method::Lora => Trained::Adapters(adapter::described(&config.adapter, model)?.1),
@@ -86,12 +117,21 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
         max_positions: sequence,
         memory_budget: config.model.memory_budget,
     };
-    let target = CpuTarget(CpuOptions::default());
+    let cpu = CpuTarget(CpuOptions::default());
+    let target: &dyn Target = match device {
+        DeviceChoice::Auto | DeviceChoice::Cpu => &cpu,
+        DeviceChoice::Metal => &MetalTarget,
+        DeviceChoice::Cuda => &PlainTarget,
+    };
     let rows = config.train.batch_size;
     let kind = if config.train.gradient_accumulation_steps > 1 { StepKind::Last } else { StepKind::Only };
-    let step = builder.build(kind, rows, sequence, &target)?;
+    let step = builder.build(kind, rows, sequence, target)?;
     let operations_before_passes = passes::operations(&step.graph);
-    let plan = builder.compile(kind, rows, sequence, &target)?;
+    let plan = builder.compile(kind, rows, sequence, target)?;
+    let metal = match device {
+        DeviceChoice::Metal => Some(metal(&plan, &builder.compile(kind, rows, sequence, &PlainTarget)?)?),
+        DeviceChoice::Auto | DeviceChoice::Cpu | DeviceChoice::Cuda => None,
+    };
     let mut widths = BTreeMap::new();
     plan.batches.iter().for_each(|batch| *widths.entry(batch.len()).or_default() += 1);
     let mut kernels = BTreeMap::new();
@@ -120,7 +160,8 @@ fn report(config: &RunConfig, model: &OpenModel, sequence: usize) -> Result<Repo
         flops: cost.flops,
         bytes_moved: cost.bytes,
         recomputed: recomputed(&plan.recomputed),
-        memory: PlannedMemory::of(&plan, &target),
+        memory: PlannedMemory::of(&plan, target),
+        metal,
     })
 }
 
@@ -172,6 +213,10 @@ impl std::fmt::Display for Report {
         for (name, count) in lines {
             writeln!(f, "{name:<12} {:>10}", bytes(count))?;
         }
-        writeln!(f, "the arena cannot be smaller than {}", bytes(memory.arena_lower_bound))
+        writeln!(f, "the arena cannot be smaller than {}", bytes(memory.arena_lower_bound))?;
+        let Some(metal) = &self.metal else { return Ok(()) };
+        writeln!(f, "on Metal the arena is {} buffers, {}", metal.buffers, bytes(metal.buffer_bytes))?;
+        writeln!(f, "a step there  {}", metal.dispatches)?;
+        writeln!(f, "candle's way  {}", metal.one_by_one)
     }
 }

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::device::{Device, DeviceCounters, WeightLoader};
 use super::engine::{Engine, StepInputs, StepOutcome};
 use super::host_tensor::HostTensor;
-use super::observer::{Observer, Unobserved};
+use super::observer::Observer;
 use crate::error::{Error, Result};
 use crate::graph::LazyTensor;
 use crate::plan::{CacheCounts, Plan, PlanCache, PlanKey, Target, compile};
 
 /// Plans kept at once: every pair of rows and bucketed length that a run meets, and a few more.
 const PLAN_CAPACITY: usize = 64;
+/// Submitted runs that the device has not been given in whole, at most: one that it is being given, and the next one.
+const WAITING_RUNS: usize = 2;
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
@@ -27,6 +29,9 @@ pub struct AsyncGraphExecutor {
     plans: PlanCache,
     target: Arc<dyn Target + Send + Sync>,
     device_name: String,
+    defers: bool,
+    /// A permit for each run that may wait.
+    waiting: Arc<Semaphore>,
 }
 
 impl AsyncGraphExecutor {
@@ -35,10 +40,10 @@ impl AsyncGraphExecutor {
     /// # Errors
     /// A device error if the system gives no thread.
     pub fn new(device: Box<dyn Device>) -> Result<Self> {
-        let (target, device_name) = (device.target(), device.name());
+        let (target, device_name, defers) = (device.target(), device.name(), device.keeps() > 0);
         let (jobs, queue) = channel::<Job>();
         let work = move || {
-            let mut engine = Engine { device, observer: Box::new(Unobserved) };
+            let mut engine = Engine::new(device);
             while let Ok(job) = queue.recv() {
                 job(&mut engine);
             }
@@ -51,6 +56,8 @@ impl AsyncGraphExecutor {
             plans: PlanCache::new(PLAN_CAPACITY),
             target,
             device_name,
+            defers,
+            waiting: Arc::new(Semaphore::new(WAITING_RUNS)),
         })
     }
 
@@ -65,6 +72,12 @@ impl AsyncGraphExecutor {
 
     pub fn device_name(&self) -> &str {
         &self.device_name
+    }
+
+    /// Whether results stay on the device until they are collected, so that collecting those of several runs at once saves
+    /// waits.
+    pub fn defers(&self) -> bool {
+        self.defers
     }
 
     /// Hits and misses of the plan cache.
@@ -90,6 +103,28 @@ impl AsyncGraphExecutor {
     /// A shape error for inputs that are not the plan's; a device error if a kernel fails.
     pub async fn run(&self, plan: Arc<Plan>, inputs: StepInputs) -> Result<StepOutcome> {
         self.with_engine(move |engine| engine.run(&plan, &inputs)).await
+    }
+
+    /// Submits one step of a plan, and returns while it runs: [`Self::collect`] gives its results, or why it failed; what is
+    /// submitted after a failure does not run.
+    ///
+    /// # Errors
+    /// An internal error if the executor's thread is gone.
+    pub async fn submit(&self, plan: Arc<Plan>, inputs: StepInputs) -> Result<()> {
+        let permit = self.waiting.clone().acquire_owned().await.map_err(|_| gone())?;
+        self.send(Box::new(move |engine| {
+            engine.submit(&plan, &inputs);
+            drop(permit);
+        }))
+    }
+
+    /// The results of all runs submitted since the last call, in order, after a wait for the last one.
+    ///
+    /// # Errors
+    /// What the first run that failed failed with: a shape error for inputs that are not the plan's, a device error if a
+    /// kernel fails. The results of the others are lost then.
+    pub async fn collect(&self) -> Result<Vec<Vec<HostTensor>>> {
+        self.with_engine(Engine::collect).await
     }
 
     /// Computes one tensor that depends on no input; see [`Self::execute_tensor_parallel`].
@@ -178,15 +213,21 @@ impl AsyncGraphExecutor {
         &self,
         work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let gone = || Error::internal("the executor's thread has stopped");
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |engine| {
+        self.send(Box::new(move |engine| {
             // The caller may have given up waiting.
             let _ = reply.send(work(engine));
-        });
-        self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        }))?;
         answer.await.map_err(|_| gone())?
     }
+
+    fn send(&self, job: Job) -> Result<()> {
+        self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())
+    }
+}
+
+fn gone() -> Error {
+    Error::internal("the executor's thread has stopped")
 }
 
 impl Drop for AsyncGraphExecutor {

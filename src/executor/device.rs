@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::host_tensor::HostTensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::TensorType;
 use crate::plan::{Plan, Target};
 
@@ -29,7 +29,8 @@ pub trait Device: Send {
     /// Makes `plan` the one that the calls below mean: memory, kernels, cached values.
     fn bind(&mut self, plan: &Arc<Plan>) -> Result<()>;
 
-    /// Sets an input; `index` is its node.
+    /// Sets an input; `index` is its node. Where runs are deferred, those before may still be reading the value that this one
+    /// takes the place of.
     fn write_input(&mut self, index: usize, value: &HostTensor) -> Result<()>;
 
     /// Runs the operations of one batch side by side.
@@ -43,6 +44,30 @@ pub trait Device: Send {
 
     /// A value that the plan keeps readable.
     fn read(&mut self, index: usize) -> Result<HostTensor>;
+
+    /// Runs whose results the device can keep in its own memory, so that the host need not wait for each; 0 where it costs
+    /// nothing to read them at once.
+    fn keeps(&self) -> usize {
+        0
+    }
+
+    /// Copies values of the run that was dispatched last to where later runs leave them alone, without waiting for it.
+    /// Never called more than [`Self::keeps`] times without [`Self::collect`].
+    ///
+    /// # Errors
+    /// A device error if the copies cannot be made.
+    fn keep(&mut self, indices: &[usize]) -> Result<()> {
+        Err(Error::internal(format!("{} keeps no results, so not those of {indices:?} either", self.name())))
+    }
+
+    /// What was kept since it was last called, one list for each run, the oldest first. Called after
+    /// [`Self::synchronize`]; nothing was dispatched in between.
+    ///
+    /// # Errors
+    /// A device error if a value cannot be read.
+    fn collect(&mut self) -> Result<Vec<Vec<HostTensor>>> {
+        Ok(Vec::new())
+    }
 
     fn counters(&self) -> DeviceCounters;
 }

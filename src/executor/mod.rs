@@ -2,10 +2,12 @@
 
 mod async_executor;
 pub mod candle;
+mod constants;
 mod cpu;
 mod device;
 mod engine;
 mod host_tensor;
+pub mod metal;
 mod observer;
 mod pool;
 mod tensor_cache;

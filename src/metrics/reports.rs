@@ -28,13 +28,14 @@ pub struct StepReport {
     /// `tokens` per second of `step_ms`.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
-    /// Time from the first micro-batch's start to the update's end.
+    /// Time from the first micro-batch's start to the update's end; where several steps were waited for together, their
+    /// time from the first one's start to the last one's end, divided by their number.
     #[serde(with = "number")]
     pub step_ms: f64,
     /// Time spent waiting for the window's rows.
     #[serde(with = "number")]
     pub data_wait_ms: f64,
-    /// Part of `step_ms` before the loss is known; 0 with the next two where stages are not told apart.
+    /// Part of `step_ms` before the loss is known; 0 with the next two where stages are not told apart, as on GPUs.
     #[serde(with = "number")]
     pub forward_ms: f64,
     /// Part of `step_ms` from the loss to the gradients.

@@ -8,6 +8,7 @@ mod lock;
 mod memory;
 pub mod model;
 mod new_tokens;
+mod pending;
 pub mod prefix;
 pub mod process;
 mod rows;

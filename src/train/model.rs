@@ -8,6 +8,8 @@ use crate::config::{self, DataType, DeviceChoice, ModelInit, ModelSection, RunCo
 use crate::data::{ChatTokenizer, SpecialTokens};
 use crate::error::{Error, Result};
 use crate::executor::candle::CandleDevice;
+#[cfg(feature = "metal")]
+use crate::executor::metal;
 use crate::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor, WeightLoader};
 use crate::graph::DType;
 use crate::model::hub::{DownloadProgress, HubOptions};
@@ -230,8 +232,10 @@ pub fn open_executor(choice: DeviceChoice, threads: Option<usize>) -> Result<Asy
     let device: Box<dyn Device> = match choice {
         DeviceChoice::Auto => automatic(options)?,
         DeviceChoice::Cpu => Box::new(CpuDevice::new(options)?),
-        DeviceChoice::Metal if cfg!(feature = "metal") => Box::new(CandleDevice::metal()?),
+        #[cfg(feature = "metal")]
+        DeviceChoice::Metal => metal::open()?,
         DeviceChoice::Cuda if cfg!(feature = "cuda") => Box::new(CandleDevice::cuda()?),
+        #[cfg(not(feature = "metal"))]
         DeviceChoice::Metal => return Err(missing("metal")),
         DeviceChoice::Cuda => return Err(missing("cuda")),
     };
@@ -240,10 +244,9 @@ pub fn open_executor(choice: DeviceChoice, threads: Option<usize>) -> Result<Asy
 
 /// The accelerator that this build supports, if the machine has it; else the CPU.
 fn automatic(options: CpuOptions) -> Result<Box<dyn Device>> {
-    if cfg!(feature = "metal")
-        && let Ok(device) = CandleDevice::metal()
-    {
-        return Ok(Box::new(device));
+    #[cfg(feature = "metal")]
+    if let Ok(device) = metal::open() {
+        return Ok(device);
     }
     if cfg!(feature = "cuda")
         && let Ok(device) = CandleDevice::cuda()

@@ -1,7 +1,10 @@
 //! The training loop.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use serde_json::Value;
 
 use super::control::Control;
 use super::save::{Best, ModelWriter};
@@ -24,7 +27,18 @@ pub async fn run(
 ) -> Result<PathBuf> {
     let survey = Survey::new(setup.trainer.step);
     let start = Instant::now();
-    let mut run = Run { setup, run_dir, control, recorder, start, survey, eval_ms: 0.0, checkpoint_ms: 0.0 };
+    let mut run = Run {
+        setup,
+        run_dir,
+        control,
+        recorder,
+        start,
+        survey,
+        submitted: VecDeque::new(),
+        eval_ms: 0.0,
+        checkpoint_ms: 0.0,
+        step_ms: 0.0,
+    };
     let result = run.train().await;
     if let Err(error) = &result {
         let (step, message) = (run.setup.trainer.step, error.to_string());
@@ -45,10 +59,23 @@ pub(super) struct Run<'a> {
     pub recorder: &'a mut Recorder,
     start: Instant,
     survey: Survey,
+    /// Where the data stands after each of the steps that were submitted and not told.
+    submitted: VecDeque<Position>,
     /// Evaluation and sampling since the last reported step.
     pub eval_ms: f64,
     /// Saving since the last reported step.
     checkpoint_ms: f64,
+    /// Of the last step that is done.
+    step_ms: f64,
+}
+
+/// What a step leaves of the data.
+struct Position {
+    epoch: f64,
+    /// Tokens of the step.
+    tokens: usize,
+    /// The loader's state.
+    loader: Value,
 }
 
 impl Run<'_> {
@@ -112,12 +139,15 @@ impl Run<'_> {
         }
     }
 
-    /// One window. If the loss is not finite, the state before it is saved and the error returned.
+    /// Submits one window, and tells what is known then.
     async fn step(&mut self) -> Result<()> {
         let waiting = Instant::now();
         let window = match self.setup.loader.next_window().await {
             Ok(window) => window,
-            Err(error) => return self.saved_before(error).await,
+            Err(error) => {
+                self.settle().await?;
+                return self.saved_before(error).await;
+            }
         };
         for message in &window.notices {
             self.recorder.record(&Event::Notice { message: message.clone() });
@@ -125,62 +155,92 @@ impl Run<'_> {
         let waited = waiting.elapsed().as_secs_f64() * 1e3;
         let looking = self.survey.is_due(self.setup.trainer.step);
         if looking {
+            self.settle().await?;
             self.survey.begin(&self.setup.trainer, self.setup.trained_parameters).await?;
         }
-        let report = self.setup.trainer.step(&window, waited).await;
-        self.tell_trainer_events();
-        let mut report = match report {
-            Ok(report) => report,
-            Err(error) if error.kind() == ErrorKind::Diverged => return self.saved_before(error).await,
-            Err(error) => return Err(error),
-        };
-        let progress = &mut self.setup.progress;
-        progress.epoch = window.epoch;
-        progress.tokens_seen += window.tokens as u64;
-        progress.loader = serde_json::to_value(&window.state_after)
+        let loader = serde_json::to_value(&window.state_after)
             .map_err(|error| Error::internal(format!("the loader's state cannot be written: {error}")))?;
-        let (step, step_ms) = (report.step, report.step_ms);
-        if step.is_multiple_of(self.setup.config.log.logging_steps) {
-            self.complete(&mut report).await?;
-            self.setup.progress.remember_step(&report);
-            self.recorder.record(&Event::Step(report));
+        let submitted = self.setup.trainer.submit(&window, waited).await;
+        self.tell_trainer_events();
+        if let Err(error) = submitted {
+            self.settle().await?;
+            return Err(error);
+        }
+        self.submitted.push_back(Position { epoch: window.epoch, tokens: window.tokens, loader });
+        if looking || self.setup.trainer.is_due() {
+            self.settle().await?;
         }
         if looking {
-            self.look(step, step_ms).await?;
+            self.look().await?;
         }
         Ok(())
     }
 
-    /// Saves the state that the failed step left as it was.
+    /// Waits for the steps that were submitted, and tells them. If one is not finite, the state before it is saved, unless
+    /// later steps have changed it, and the error returned.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        let collected = self.setup.trainer.collect().await;
+        let reports = self.setup.trainer.take_reports();
+        self.tell_steps(reports).await?;
+        self.tell_trainer_events();
+        match collected {
+            Err(error) if error.kind() == ErrorKind::Diverged => self.saved_before(error).await,
+            other => other,
+        }
+    }
+
+    /// Tells steps that ended one after the other, the last one now.
+    async fn tell_steps(&mut self, reports: Vec<StepReport>) -> Result<()> {
+        if reports.is_empty() {
+            return Ok(());
+        }
+        let tensors = self.setup.trainer.executor.tensor_cache().await?;
+        let (now, count) = (self.start.elapsed().as_secs_f64(), reports.len());
+        for (index, mut report) in reports.into_iter().enumerate() {
+            let progress = &mut self.setup.progress;
+            if let Some(Position { epoch, tokens, loader }) = self.submitted.pop_front() {
+                (progress.epoch, progress.loader) = (epoch, loader);
+                progress.tokens_seen += tokens as u64;
+            }
+            self.step_ms = report.step_ms;
+            if report.step.is_multiple_of(self.setup.config.log.logging_steps) {
+                let later = (count - 1 - index) as f64 * report.step_ms / 1e3;
+                report.elapsed_seconds = (now - later).max(0.0);
+                (report.tensor_hits, report.tensor_misses) = (tensors.hits, tensors.misses);
+                self.complete(&mut report);
+                self.setup.progress.remember_step(&report);
+                self.recorder.record(&Event::Step(report));
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves the state that the failed step left as it was, if no later step has changed it.
     async fn saved_before(&mut self, error: Error) -> Result<()> {
-        if self.setup.trainer.step > 0 {
-            self.save().await?;
+        if self.setup.trainer.step > 0 && self.setup.trainer.ahead == 0 {
+            self.write_checkpoint().await?;
         }
         Err(error)
     }
 
     /// Adds what the trainer does not know.
-    async fn complete(&mut self, report: &mut StepReport) -> Result<()> {
-        let setup = &self.setup;
-        let (plans, tensors) =
-            (setup.trainer.executor.plan_counts(), setup.trainer.executor.tensor_cache().await?);
+    fn complete(&mut self, report: &mut StepReport) {
+        let plans = self.setup.trainer.executor.plan_counts();
         (report.plan_hits, report.plan_misses) = (plans.hits, plans.misses);
-        (report.tensor_hits, report.tensor_misses) = (tensors.hits, tensors.misses);
         report.eval_ms = std::mem::take(&mut self.eval_ms);
         report.checkpoint_ms = std::mem::take(&mut self.checkpoint_ms);
-        report.elapsed_seconds = self.start.elapsed().as_secs_f64();
-        report.tokens_seen = setup.progress.tokens_seen;
+        report.tokens_seen = self.setup.progress.tokens_seen;
         let part = report.epoch.fract();
-        report.rows_seen = (if part > 0.0 { part } else { 1.0 } * setup.rows as f64).round() as usize;
-        Ok(())
+        report.rows_seen = (if part > 0.0 { part } else { 1.0 } * self.setup.rows as f64).round() as usize;
     }
 
-    async fn look(&mut self, step: usize, step_ms: f64) -> Result<()> {
+    /// Looks closer at the step that was settled last.
+    async fn look(&mut self) -> Result<()> {
         let setup = &self.setup;
         let counters = setup.trainer.executor.counters().await?;
-        let memory = memory(step, &setup.planned, counters, setup.config.model.memory_budget);
-        self.recorder.record(&memory);
-        for event in self.survey.end(&setup.trainer, step_ms).await? {
+        let limit = setup.config.model.memory_budget;
+        self.recorder.record(&memory(setup.trainer.step, &setup.planned, counters, limit));
+        for event in self.survey.end(&setup.trainer, self.step_ms).await? {
             self.recorder.record(&event);
         }
         Ok(())
@@ -192,6 +252,7 @@ impl Run<'_> {
 
     /// Evaluates; returns whether to stop early.
     pub(super) async fn evaluate(&mut self) -> Result<bool> {
+        self.settle().await?;
         if self.setup.validation.is_empty() {
             return Ok(false);
         }
@@ -219,7 +280,13 @@ impl Run<'_> {
         Ok(stop)
     }
 
+    /// Saves once it is known that all steps were finite.
     pub(super) async fn save(&mut self) -> Result<()> {
+        self.settle().await?;
+        self.write_checkpoint().await
+    }
+
+    async fn write_checkpoint(&mut self) -> Result<()> {
         let start = Instant::now();
         let setup = &self.setup;
         let writer = ModelWriter { model: &setup.model, spec: setup.adapter.as_ref() };

@@ -87,6 +87,7 @@ pub async fn setup(
     let fallbacks = fallbacks(&executor);
     executor.set_weights(model.weight_loader()).await?;
     let mut trainer = Trainer::new(executor, builder, schedule, config.train.seed, initial).await?;
+    trainer.read_steps = config.log.read_steps;
     notices.extend(prefix::choose(&config, &model, &mut trainer, windows_per_epoch, planned.total).await?);
     let mut progress = Progress::default();
     if let (Some(folder), Some((saved, step, tensors))) = (resume, saved) {

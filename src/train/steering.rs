@@ -20,12 +20,16 @@ pub(super) enum Wish {
 }
 
 impl Run<'_> {
-    /// Obeys all commands that wait; while the run is paused, also those that come.
+    /// Obeys all commands that wait, after the steps that were submitted; while the run is paused, also those that come.
     pub(super) async fn obey(&mut self) -> Result<Wish> {
         let step = self.setup.trainer.step;
         let mut paused = false;
         while !self.control.stopping() {
-            match self.control.take() {
+            let command = self.control.take();
+            if command.is_some() {
+                self.settle().await?;
+            }
+            match command {
                 Some(Command::Pause) if !paused => {
                     paused = true;
                     self.recorder.record(&Event::Paused { step });

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::clock::StepClock;
+use super::pending::Pending;
 use super::prefix::{FrozenPrefix, PREFIX_HIDDEN, PrefixCounts, Source};
 use super::step::{StepBuilder, StepKind};
-use crate::data::{Batch, Window};
-use crate::error::{Error, ErrorKind, Result};
+use crate::data::Batch;
+use crate::error::{Error, Result};
 use crate::executor::{AsyncGraphExecutor, HostTensor, StepInputs};
 use crate::metrics::{EvaluationReport, Event, PassCount, StepReport};
 use crate::model::master;
@@ -33,8 +34,13 @@ pub struct Trainer {
     pub clock: StepClock,
     /// Decides dropout.
     pub seed: u64,
-    /// Optimizer steps done.
+    /// Optimizer steps submitted; as long as results are waited for, those done.
     pub step: usize,
+    /// Steps whose results are waited for together where they stay on the device until then.
+    pub read_steps: usize,
+    /// Steps after `step` whose updates the trained values may hold: those submitted before it was noticed that one
+    /// diverged.
+    pub ahead: usize,
     /// Layers whose results are kept from epoch to epoch; `None` runs all of them in every step.
     pub prefix: Option<FrozenPrefix>,
     /// Plans compiled, and notices, since they were last asked for.
@@ -42,7 +48,11 @@ pub struct Trainer {
     /// Names of trained values, sorted.
     trained: Vec<String>,
     /// Whether the states that sum gradients over a window exist.
-    accumulators: bool,
+    pub(super) accumulators: bool,
+    /// Steps that were submitted and whose results nobody has read.
+    pub(super) pending: Pending,
+    /// Of steps whose results were read, the oldest first.
+    pub(super) reports: Vec<StepReport>,
 }
 
 impl Trainer {
@@ -77,70 +87,25 @@ impl Trainer {
             clock,
             seed,
             step: 0,
+            read_steps: 1,
+            ahead: 0,
             prefix: None,
             events: Mutex::default(),
             trained,
             accumulators: false,
+            pending: Pending::default(),
+            reports: Vec::new(),
         })
     }
 
     /// Makes room for gradients summed over a window, when the first window with several micro-batches comes.
-    async fn prepare_accumulators(&mut self) -> Result<()> {
+    pub(super) async fn prepare_accumulators(&mut self) -> Result<()> {
         let parameters = self.executor.states(self.trained.clone()).await?;
         let zeros =
             |(name, value): (&String, HostTensor)| (gradient_name(name), HostTensor::zeros(value.tensor));
         self.executor.set_states(self.trained.iter().zip(parameters).map(zeros).collect()).await?;
         self.accumulators = true;
         Ok(())
-    }
-
-    /// One optimizer step on a window. `data_wait_ms` is passed through to the report.
-    ///
-    /// # Errors
-    /// A divergence error that names the window's rows if the loss or the gradients' norm is not finite. Where it is the
-    /// norm, the trained values are still those of the step before.
-    pub async fn step(&mut self, window: &Window, data_wait_ms: f64) -> Result<StepReport> {
-        let start = Instant::now();
-        let scale = 1.0 / window.supervised_tokens.max(1) as f64;
-        if window.batches.len() > 1 && !self.accumulators {
-            self.prepare_accumulators().await?;
-        }
-        let (mut loss, mut grad_norm) = (0.0, 0.0);
-        let learning_rate = self.learning_rate();
-        self.clock.take_stages();
-        for (index, batch) in window.batches.iter().enumerate() {
-            let kind = StepKind::of(index, window.batches.len());
-            let (plan, mut inputs) = self.prepared(kind, batch, scale).await?;
-            inputs.insert("dropout_seed".into(), self.dropout_seed(index)?);
-            inputs.insert("learning_rate".into(), self.number(learning_rate)?);
-            inputs.insert("step".into(), self.number((self.step + 1) as f64)?);
-            let outcome = self.executor.run(plan, inputs).await?;
-            loss += first(&outcome.outputs, 0)?;
-            if kind.updates() {
-                grad_norm = first(&outcome.outputs, 1)?;
-            }
-        }
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(self.diverged(loss, grad_norm, window));
-        }
-        self.step += 1;
-        let (took, stages) = (start.elapsed().as_secs_f64(), self.clock.take_stages());
-        Ok(StepReport {
-            step: self.step,
-            epoch: window.epoch,
-            loss,
-            learning_rate,
-            grad_norm,
-            tokens: window.tokens,
-            supervised_tokens: window.supervised_tokens,
-            tokens_per_second: window.tokens as f64 / took.max(1e-9),
-            step_ms: took * 1e3,
-            data_wait_ms,
-            forward_ms: stages.forward,
-            backward_ms: stages.backward,
-            optimizer_ms: stages.optimizer,
-            ..StepReport::default()
-        })
     }
 
     /// Mean loss over the supervised tokens of `batches`; `best` is left to the caller.
@@ -219,18 +184,6 @@ impl Trainer {
         std::mem::take(&mut self.events())
     }
 
-    /// Tells what is not finite, and on which rows.
-    fn diverged(&self, loss: f64, grad_norm: f64, window: &Window) -> Error {
-        let step = self.step + 1;
-        let (rows, more) = rows(window);
-        let told = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let message =
-            format!("loss {loss} and gradient norm {grad_norm} at step {step}, on {}{told}", rows.join(", "));
-        self.events().push(Event::NotFinite { step, loss, grad_norm, rows });
-        Error::new(ErrorKind::Diverged, message)
-            .hint("lower optimizer.learning_rate, set optimizer.max_grad_norm, or look at these rows")
-    }
-
     /// What the cache of the frozen prefix holds and how often it was asked; `None` where there is none.
     pub fn prefix_counts(&self) -> Option<PrefixCounts> {
         self.prefix.as_ref().map(FrozenPrefix::counts)
@@ -254,7 +207,12 @@ impl Trainer {
     }
 
     /// The plan of a micro-batch and its inputs. Where the prefix is kept, the step begins above it.
-    async fn prepared(&self, kind: StepKind, batch: &Batch, scale: f64) -> Result<(Arc<Plan>, StepInputs)> {
+    pub(super) async fn prepared(
+        &self,
+        kind: StepKind,
+        batch: &Batch,
+        scale: f64,
+    ) -> Result<(Arc<Plan>, StepInputs)> {
         let mut inputs = self.inputs(batch, scale)?;
         if let Some(hidden) = self.prefix_hidden(batch).await? {
             inputs.insert(PREFIX_HIDDEN.into(), hidden);
@@ -312,7 +270,7 @@ impl Trainer {
         Ok(plan)
     }
 
-    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
+    pub(super) fn events(&self) -> MutexGuard<'_, Vec<Event>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -328,12 +286,12 @@ impl Trainer {
         Ok(inputs)
     }
 
-    fn number(&self, value: f64) -> Result<HostTensor> {
+    pub(super) fn number(&self, value: f64) -> Result<HostTensor> {
         Ok(HostTensor::f64(&[1], vec![value])?.to_dtype(master(self.builder.dtype)))
     }
 
     /// The run's seed mixed with the micro-batch's number in its window, and the step.
-    fn dropout_seed(&self, micro_batch: usize) -> Result<HostTensor> {
+    pub(super) fn dropout_seed(&self, micro_batch: usize) -> Result<HostTensor> {
         // Multiples of the golden ratio keep the seeds of neighbours apart.
         let spread = (micro_batch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let seed = self.seed ^ spread;
@@ -355,19 +313,11 @@ fn of_tokens(batch: &Batch, values: &[u32]) -> Result<HostTensor> {
     HostTensor::u32(&[batch.rows * batch.sequence], values.to_vec())
 }
 
-fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {
+pub(super) fn first(outputs: &[HostTensor], index: usize) -> Result<f64> {
     let value = outputs.get(index).and_then(|output| output.to_f64().first().copied());
     value.ok_or_else(|| Error::internal("a step gave fewer outputs than its plan promises"))
 }
 
 fn pass_count(report: &PassReport) -> PassCount {
     PassCount { name: report.name.to_owned(), operations: report.operations_after }
-}
-
-/// The first rows of a window, as `file:line`, and how many more there are.
-fn rows(window: &Window) -> (Vec<String>, usize) {
-    const SHOWN: usize = 8;
-    let sources: Vec<_> = window.batches.iter().flat_map(|batch| &batch.sources).collect();
-    let rows = sources.iter().take(SHOWN).map(ToString::to_string).collect();
-    (rows, sources.len().saturating_sub(SHOWN))
 }

@@ -8,10 +8,12 @@
 
 mod checks;
 mod compiler;
+mod counts;
 mod gpu;
 mod interfaces;
 mod memory;
 mod mutants;
 mod plans;
+mod replay;
 mod source;
 mod training;

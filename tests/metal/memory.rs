@@ -31,7 +31,8 @@ impl Memory {
                 }
                 Step::Product { left, right, y, transpose_left, transpose_right, extents } => {
                     let transposed = [*transpose_left, *transpose_right];
-                    self.product(lowering.element, [*left, *right, *y], transposed, *extents);
+                    let [left, right] = [*left, *right].map(|place| self.at(place).clone());
+                    *self.at(*y) = product(lowering.element, &left, &right, transposed, *extents);
                 }
             }
         }
@@ -61,24 +62,29 @@ impl Memory {
         }
         Ok(())
     }
+}
 
-    /// What candle's product does.
-    fn product(&mut self, element: Element, places: [Place; 3], transposed: [bool; 2], extents: [usize; 3]) {
-        let [rows, columns, depth] = extents;
-        let mut values = |place: Place, n: usize| {
-            let mut buffer = nothing(n);
-            let bytes = self.at(place)[..n * element.bytes()].to_vec();
-            decode(element, &mut buffer, &bytes);
-            buffer
-        };
-        let (left, right) = (values(places[0], rows * depth), values(places[1], depth * columns));
-        let (left, right) = (left.floats(), right.floats());
-        let left_at = |row: usize, k: usize| if transposed[0] { k * rows + row } else { row * depth + k };
-        let right_at =
-            |k: usize, column: usize| if transposed[1] { column * depth + k } else { k * columns + column };
-        let term = |row, column, k| f64::from(left[left_at(row, k)]) * f64::from(right[right_at(k, column)]);
-        let sum = |row: usize, column: usize| -> f64 { (0..depth).map(|k| term(row, column, k)).sum() };
-        let y = (0..rows * columns).map(|i| rounded(element, sum(i / columns, i % columns) as f32)).collect();
-        *self.at(places[2]) = encode(element, &Buffer::Activation(y));
-    }
+/// What candle's product does.
+pub fn product(
+    element: Element,
+    left: &[u8],
+    right: &[u8],
+    transposed: [bool; 2],
+    extents: [usize; 3],
+) -> Vec<u8> {
+    let [rows, columns, depth] = extents;
+    let values = |bytes: &[u8], n: usize| {
+        let mut buffer = nothing(n);
+        decode(element, &mut buffer, &bytes[..n * element.bytes()]);
+        buffer
+    };
+    let (left, right) = (values(left, rows * depth), values(right, depth * columns));
+    let (left, right) = (left.floats(), right.floats());
+    let left_at = |row: usize, k: usize| if transposed[0] { k * rows + row } else { row * depth + k };
+    let right_at =
+        |k: usize, column: usize| if transposed[1] { column * depth + k } else { k * columns + column };
+    let term = |row, column, k| f64::from(left[left_at(row, k)]) * f64::from(right[right_at(k, column)]);
+    let sum = |row: usize, column: usize| -> f64 { (0..depth).map(|k| term(row, column, k)).sum() };
+    let y = (0..rows * columns).map(|i| rounded(element, sum(i / columns, i % columns) as f32)).collect();
+    encode(element, &Buffer::Activation(y))
 }

@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lazytune::error::{Error, Result};
-use lazytune::executor::Device;
-use lazytune::executor::candle::{CandleDevice, FusedKernels};
-use lazytune::graph::{DType, FrozenNode, Operation, TensorType};
+use lazytune::executor::metal::MetalTarget;
+use lazytune::graph::{DType, Operation, TensorType};
 use lazytune::kernels::metal::lower::{has_kernel, lower};
 use lazytune::model::Trained;
 use lazytune::optim::AdamW;
@@ -14,25 +12,11 @@ use lazytune::plan::{Plan, Target};
 use lazytune::train::model::OpenModel;
 use lazytune::train::{StepBuilder, StepKind};
 
-/// Kernels that only plan.
-struct Planned;
-
-impl FusedKernels for Planned {
-    fn run(
-        &mut self,
-        _: &FrozenNode,
-        _: &[TensorType],
-        _: &[candle_core::Tensor],
-    ) -> Result<Vec<candle_core::Tensor>> {
-        Err(Error::internal("this device only plans"))
-    }
-}
-
 const KINDS: [StepKind; 5] =
     [StepKind::Only, StepKind::First, StepKind::Middle, StepKind::Last, StepKind::Evaluate];
 
 /// Adapters of every kind and family, and one model of which every weight is trained.
-fn cases() -> Vec<PathBuf> {
+pub fn cases() -> Vec<PathBuf> {
     let folders = std::fs::read_dir("tests/goldens").unwrap().map(|entry| entry.unwrap().path());
     let mut cases: Vec<PathBuf> = folders.filter(|path| path.join("base").is_dir()).collect();
     cases.sort();
@@ -55,7 +39,7 @@ fn opened(case: &Path, dropout: f64) -> (OpenModel, Trained) {
 }
 
 /// The plans of all parts of a step.
-fn plans(case: &Path, dropout: f64, dtype: DType, target: &dyn Target) -> Vec<Plan> {
+pub fn plans(case: &Path, dropout: f64, dtype: DType, target: &dyn Target) -> Vec<Plan> {
     let (model, trained) = opened(case, dropout);
     let builder = StepBuilder {
         decoder: model.decoder,
@@ -89,12 +73,11 @@ fn name(operation: &Operation) -> String {
 
 #[test]
 fn operations_of_training_steps_have_kernels() {
-    let target = CandleDevice::with_kernels(candle_core::Device::Cpu, Box::new(Planned)).target();
     let mut missing = BTreeSet::new();
     for case in cases() {
         for (dropout, dtype) in [(0.0, DType::F32), (0.0, DType::Bf16), (0.1, DType::F32), (0.1, DType::Bf16)]
         {
-            for plan in plans(&case, dropout, dtype, target.as_ref()) {
+            for plan in plans(&case, dropout, dtype, &MetalTarget) {
                 missing.extend(without_kernel(&plan).map(name));
             }
         }

@@ -1,86 +1,32 @@
-//! A device whose fused kernels are those of Metal, run as C++: it trains as the CPU does.
+//! A device that replays programs with the kernels as C++: it trains as the CPU does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType as CandleDType, InplaceOp1, Layout, Tensor};
 use lazytune::adapter::{AdapterSpec, TargetModules};
 use lazytune::data::{Batch, Window};
-use lazytune::error::{Error, Result};
-use lazytune::executor::candle::{CandleDevice, FusedKernels};
+use lazytune::executor::metal::ProgramDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device, HostTensor};
-use lazytune::graph::{DType, FrozenNode, IGNORE_TARGET, TensorType};
+use lazytune::graph::{DType, IGNORE_TARGET, TensorType};
 use lazytune::kernels::metal::Element;
-use lazytune::kernels::metal::lower::lower;
 use lazytune::model::{ModelSource, Trained, families, lora_a_name, lora_b_name};
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{NamedTensors, StepBuilder, Trainer};
 
 use crate::checks::noise;
 use crate::compiler::can_compile;
-use crate::gpu::{Buffer, Gpu, decode, encode};
-use crate::memory::Memory;
+use crate::gpu::Gpu;
+use crate::replay::LateQueue;
 
 const BASE: &str = "tests/goldens/untied_odd/base";
 const SCHEDULE: Schedule =
     Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 3 };
 
-/// Metal's kernels for tensors in the CPU's memory.
-struct AsCpp(Gpu);
-
-struct Overwrite(Vec<f32>);
-
-impl InplaceOp1 for Overwrite {
-    fn name(&self) -> &'static str {
-        "overwrite"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(values) = storage else { candle_core::bail!("states are f32") };
-        let start = layout.start_offset();
-        values[start..start + self.0.len()].copy_from_slice(&self.0);
-        Ok(())
-    }
-}
-
-fn buffer(tensor: &Tensor) -> Buffer {
-    let flat = tensor.flatten_all().unwrap();
-    match tensor.dtype() {
-        CandleDType::U32 => Buffer::U32(flat.to_vec1().unwrap()),
-        _ => Buffer::F32(flat.to_vec1().unwrap()),
-    }
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    let mut buffer = Buffer::F32(vec![]);
-    decode(Element::F32, &mut buffer, bytes);
-    buffer.floats().to_vec()
-}
-
-impl FusedKernels for AsCpp {
-    fn run(&mut self, node: &FrozenNode, types: &[TensorType], inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let lowering = lower(&node.operation, types, &node.outputs)?;
-        let bytes = inputs.iter().map(|tensor| encode(Element::F32, &buffer(tensor))).collect();
-        let outputs = node.outputs.iter().map(|output| vec![0xff; output.bytes()]).collect();
-        let mut memory = Memory::new(&lowering, bytes, outputs);
-        memory.run(&self.0, &lowering).map_err(Error::internal)?;
-        if node.operation.updates_state() {
-            for (tensor, bytes) in inputs.iter().zip(&memory.inputs) {
-                tensor.inplace_op1(&Overwrite(floats(bytes))).unwrap();
-            }
-            return Ok(vec![inputs[0].clone()]);
-        }
-        let tensor = |(bytes, output): (&Vec<u8>, &TensorType)| {
-            Tensor::from_vec(floats(bytes), output.shape.dims(), &candle_core::Device::Cpu).unwrap()
-        };
-        Ok(memory.outputs.iter().zip(&node.outputs).map(tensor).collect())
-    }
-}
-
-fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
-    let spec = AdapterSpec {
-        r: 3,
+/// Adapters of all linear layers.
+pub fn spec(rank: usize) -> AdapterSpec {
+    AdapterSpec {
+        r: rank,
         alpha: 5.0,
         dropout: 0.0,
         use_rslora: false,
@@ -91,7 +37,11 @@ fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
         alpha_pattern: BTreeMap::new(),
         modules_to_save: Vec::new(),
         trainable_token_indices: BTreeMap::new(),
-    };
+    }
+}
+
+fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
+    let spec = spec(3);
     let layers = spec.resolve(&source.config.linear_modules()).unwrap();
     let mut values = NamedTensors::new();
     for (seed, layer) in layers.iter().enumerate() {
@@ -169,7 +119,8 @@ fn a_device_of_metal_kernels_trains_as_the_cpu_does() {
         return;
     }
     let gpu = Gpu { orders: &[7], ..Gpu::new(Element::F32, 64) };
-    let device = CandleDevice::with_kernels(candle_core::Device::Cpu, Box::new(AsCpp(gpu)));
+    // Short command buffers, so that a step takes several.
+    let device = ProgramDevice::new(LateQueue::new(gpu), 1e-6);
     let options = CpuOptions { threads: 2, ..CpuOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let expected = runtime.block_on(losses(Box::new(CpuDevice::new(options).unwrap())));

@@ -1,10 +1,12 @@
 //! Shared by the integration tests: an executor on the CPU, random tensors, comparisons.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod deferring;
 #[cfg(unix)]
 pub mod peer;
 pub mod prepared;
 pub mod rows;
+pub mod small_step;
 pub mod steps;
 pub mod workspace;
 

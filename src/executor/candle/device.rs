@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType as CandleDType, Device as Hardware, Tensor};
-use half::bf16;
 
+use super::download::{download, download_all};
 use super::operations::{self, Operands};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::{HostTensor, HostValues};
 use crate::executor::tensor_cache::TensorCache;
-use crate::graph::{DType, FrozenNode, Operation, TensorType};
-use crate::kernels::metal::lower::has_kernel;
-use crate::passes::{FUSE, MERGE, Pass, SIMPLIFY};
+use crate::graph::{DType, Operation, Shape, TensorType};
+use crate::passes::{Pass, SIMPLIFY};
 use crate::plan::{Place, Plan, Target};
 
 /// A device behind candle.
@@ -25,46 +24,18 @@ pub struct CandleDevice {
     plan: Option<Arc<Plan>>,
     /// One per node of the bound plan, while it is alive.
     values: Vec<Option<Tensor>>,
-    /// All outputs of the nodes that have several.
-    outputs: HashMap<usize, Vec<Tensor>>,
-    /// Kernels of fused operations, where the device has some.
-    fused: Option<Box<dyn FusedKernels>>,
     /// Inputs that masks are made from, which happens on the host.
     host_inputs: HashMap<usize, HostTensor>,
+    /// Results of runs, which nothing overwrites: every run makes tensors of its own.
+    kept: Vec<Vec<(Tensor, TensorType)>>,
 }
 
-/// Kernels of the operations that [`has_kernel`] names, for tensors in the device's memory.
-pub trait FusedKernels: Send {
-    /// All outputs of a node whose inputs have these types, or the state that it updates in place.
-    ///
-    /// # Errors
-    /// A device error if the kernels cannot run.
-    fn run(&mut self, node: &FrozenNode, types: &[TensorType], inputs: &[Tensor]) -> Result<Vec<Tensor>>;
-}
+/// Runs whose results are kept at most; each is a few numbers.
+const KEPT_RUNS: usize = 1024;
 
 /// Every fused operation is decomposed.
-struct PlainTarget;
-
-/// Operations without a Metal kernel are decomposed.
-struct FusedTarget;
-
-impl Target for FusedTarget {
-    fn batch_size_hint(&self) -> usize {
-        16
-    }
-
-    fn recomputes(&self) -> bool {
-        true
-    }
-
-    fn passes(&self) -> Vec<Pass> {
-        vec![SIMPLIFY, FUSE, MERGE]
-    }
-
-    fn lacks_kernel(&self, operation: &Operation) -> bool {
-        !operation.is_leaf() && !has_kernel(operation)
-    }
-}
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlainTarget;
 
 impl Target for PlainTarget {
     fn batch_size_hint(&self) -> usize {
@@ -94,15 +65,9 @@ impl CandleDevice {
             cache: TensorCache::default(),
             plan: None,
             values: Vec::new(),
-            outputs: HashMap::new(),
-            fused: None,
             host_inputs: HashMap::new(),
+            kept: Vec::new(),
         }
-    }
-
-    /// A device with kernels of fused operations.
-    pub fn with_kernels(hardware: Hardware, kernels: Box<dyn FusedKernels>) -> Self {
-        Self { fused: Some(kernels), ..Self::new(hardware) }
     }
 
     /// The first CUDA device.
@@ -111,22 +76,6 @@ impl CandleDevice {
     /// A device error if there is none, or this build has no CUDA.
     pub fn cuda() -> Result<Self> {
         Ok(Self::new(Hardware::new_cuda(0).map_err(failed)?))
-    }
-
-    /// The first Metal device.
-    ///
-    /// # Errors
-    /// A device error if there is none, or this build has no Metal.
-    pub fn metal() -> Result<Self> {
-        // Where macOS is older than 15, candle panics instead of failing.
-        let opened = std::panic::catch_unwind(|| Hardware::new_metal(0));
-        let old = || Error::device("Metal could not be started").hint("macOS 15 or newer is needed");
-        let hardware = opened.map_err(|_| old())?.map_err(failed)?;
-        #[cfg(feature = "metal")]
-        let fused = super::metal::MetalKernels::open(&hardware)?;
-        #[cfg(not(feature = "metal"))]
-        let fused = None;
-        Ok(Self { fused, ..Self::new(hardware) })
     }
 
     fn plan(&self) -> Result<Arc<Plan>> {
@@ -144,11 +93,6 @@ impl CandleDevice {
                 self.value(plan, node.inputs[0])?.reshape(shape.dims()).map_err(failed)
             }
             Operation::Detach => self.value(plan, node.inputs[0]),
-            Operation::Output(output) => {
-                let outputs = self.outputs.get(&node.inputs[0]);
-                let missing = || Error::internal(format!("output {output} was read before it was computed"));
-                outputs.and_then(|outputs| outputs.get(*output)).cloned().ok_or_else(missing)
-            }
             Operation::State(name) | Operation::Frozen(name) => self
                 .leaves
                 .get(name.as_ref())
@@ -159,20 +103,9 @@ impl CandleDevice {
         }
     }
 
-    /// The first output of a node; where there are more, all are kept.
-    fn compute(&mut self, plan: &Plan, index: usize) -> Result<Tensor> {
+    fn compute(&self, plan: &Plan, index: usize) -> Result<Tensor> {
         let node = &plan.graph.nodes()[index];
         let inputs = node.inputs.iter().map(|&input| self.value(plan, input)).collect::<Result<Vec<_>>>()?;
-        if let Some(fused) = self.fused.as_mut().filter(|_| has_kernel(&node.operation)) {
-            let types: Vec<TensorType> =
-                node.inputs.iter().map(|&input| plan.graph.nodes()[input].tensor_type()).collect();
-            let outputs = fused.run(node, &types, &inputs)?;
-            let first = outputs.first().cloned();
-            if outputs.len() > 1 {
-                self.outputs.insert(index, outputs);
-            }
-            return first.ok_or_else(|| Error::internal(format!("{:?} gave nothing", node.operation)));
-        }
         let host: Vec<Option<&HostTensor>> =
             node.inputs.iter().map(|input| self.host_inputs.get(input)).collect();
         let operands = Operands { node, inputs: &inputs, host: &host, hardware: &self.hardware };
@@ -241,17 +174,6 @@ pub(super) fn upload(value: &HostTensor, hardware: &Hardware) -> Result<Tensor> 
     tensor.map_err(failed)
 }
 
-fn download(value: &Tensor, tensor: TensorType) -> Result<HostTensor> {
-    let flat = value.flatten_all().map_err(failed)?;
-    let values = match tensor.dtype {
-        DType::F32 => HostValues::F32(flat.to_vec1::<f32>().map_err(failed)?),
-        DType::F64 => HostValues::F64(flat.to_vec1::<f64>().map_err(failed)?),
-        DType::Bf16 => HostValues::Bf16(flat.to_vec1::<bf16>().map_err(failed)?),
-        DType::U32 => HostValues::U32(flat.to_vec1::<u32>().map_err(failed)?),
-    };
-    Ok(HostTensor { tensor, values })
-}
-
 impl Device for CandleDevice {
     fn name(&self) -> String {
         match self.hardware {
@@ -262,7 +184,7 @@ impl Device for CandleDevice {
     }
 
     fn target(&self) -> Arc<dyn Target + Send + Sync> {
-        if self.fused.is_some() { Arc::new(FusedTarget) } else { Arc::new(PlainTarget) }
+        Arc::new(PlainTarget)
     }
 
     fn set_weights(&mut self, loader: Arc<WeightLoader>) {
@@ -283,7 +205,7 @@ impl Device for CandleDevice {
             CandleDType::U32 => DType::U32,
             _ => DType::F32,
         };
-        download(value, TensorType::new(crate::graph::Shape::new(value.dims())?, dtype))
+        download(value, TensorType::new(Shape::new(value.dims())?, dtype))
     }
 
     fn bind(&mut self, plan: &Arc<Plan>) -> Result<()> {
@@ -291,7 +213,6 @@ impl Device for CandleDevice {
             return Ok(());
         }
         self.values = vec![None; plan.graph.nodes().len()];
-        self.outputs.clear();
         self.host_inputs.clear();
         self.plan = Some(plan.clone());
         self.prepare(plan)
@@ -310,10 +231,9 @@ impl Device for CandleDevice {
         for &index in &plan.batches[batch] {
             self.run(&plan, index)?;
         }
-        for (index, (value, place)) in self.values.iter_mut().zip(&plan.places).enumerate() {
+        for (value, place) in self.values.iter_mut().zip(&plan.places) {
             if matches!(place, Place::Arena(slot) if slot.last == batch && slot.first <= batch) {
                 *value = None;
-                self.outputs.remove(&index);
             }
         }
         Ok(())
@@ -331,6 +251,22 @@ impl Device for CandleDevice {
     fn read(&mut self, index: usize) -> Result<HostTensor> {
         let plan = self.plan()?;
         download(&self.value(&plan, index)?, plan.graph.nodes()[index].tensor_type())
+    }
+
+    fn keeps(&self) -> usize {
+        KEPT_RUNS
+    }
+
+    fn keep(&mut self, indices: &[usize]) -> Result<()> {
+        let plan = self.plan()?;
+        let value = |&index: &usize| Ok((self.value(&plan, index)?, plan.graph.nodes()[index].tensor_type()));
+        let values = indices.iter().map(value).collect::<Result<_>>()?;
+        self.kept.push(values);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Vec<Vec<HostTensor>>> {
+        download_all(&std::mem::take(&mut self.kept))
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -1,10 +1,9 @@
-//! Devices that candle drives: Metal, CUDA, and candle's own CPU for tests. A plain operation becomes a candle operation
-//! on tensors in the device's memory; fused ones are decomposed, but for those that Metal has kernels for.
+//! Devices that candle drives: CUDA, GPUs with Metal that cannot run our kernels, and candle's own CPU for tests. A plain
+//! operation becomes a candle operation on tensors in the device's memory; fused ones are decomposed.
 
 mod device;
+mod download;
 mod experts;
-#[cfg(feature = "metal")]
-mod metal;
 mod operations;
 
-pub use device::{CandleDevice, FusedKernels};
+pub use device::{CandleDevice, PlainTarget};

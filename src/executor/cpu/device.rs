@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::constants::materialize;
 use super::target::{CpuOptions, CpuTarget};
 use crate::error::{Error, Result};
+use crate::executor::constants::split;
 use crate::executor::device::{Device, DeviceCounters, WeightLoader};
 use crate::executor::host_tensor::HostTensor;
 use crate::executor::pool::{Batch, ThreadPool};
 use crate::executor::tensor_cache::TensorCache;
 use crate::graph::{FrozenNode, Operation, TensorType};
 use crate::kernels::{self, Kernel, Memory, Operand};
-use crate::plan::{Place, Plan, Target, align};
+use crate::plan::{Place, Plan, Target};
 
 /// Plans whose kernels stay bound at once.
 const BOUND_PLANS: usize = 64;
@@ -165,17 +166,6 @@ fn build(
     let outputs =
         if matches!(places[index], Place::Part { .. }) { vec![whole] } else { split(&whole, node)? };
     Ok(Arc::from(kernels::build(&node.operation, &inputs, &outputs)?))
-}
-
-/// The outputs of a node lie one after the other.
-pub(super) fn split(whole: &Operand, node: &FrozenNode) -> Result<Vec<Operand>> {
-    let mut offset = 0;
-    let mut outputs = Vec::with_capacity(node.outputs.len());
-    for &tensor in &node.outputs {
-        outputs.push(whole.part(offset, tensor)?);
-        offset += align(tensor.bytes());
-    }
-    Ok(outputs)
 }
 
 impl Device for CpuDevice {

@@ -8,6 +8,8 @@ mod format;
 mod interface;
 pub mod launch;
 pub mod lower;
+#[cfg(feature = "metal")]
+pub mod shared;
 mod spec;
 
 pub use format::WeightFormat;

@@ -44,8 +44,9 @@ impl Vector for F32x4 {
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
         let mut lanes = [0.0f32; 4];
-        // SAFETY: the caller promises `count <= 4` elements at `from`.
-        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
+        let bytes = lanes.as_mut_ptr().cast::<u8>();
+        // SAFETY: the caller promises `count <= 4` elements at `from`; bytes need no alignment.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast(), bytes, count * size_of::<f32>()) };
         call!(Self(vld1q_f32(lanes.as_ptr())))
     }
 

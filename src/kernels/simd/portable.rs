@@ -37,8 +37,9 @@ impl Vector for F32x8 {
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
         let mut lanes = [0.0; 8];
-        // SAFETY: the caller promises `count <= 8` elements.
-        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
+        let bytes = lanes.as_mut_ptr().cast::<u8>();
+        // SAFETY: the caller promises `count <= 8` elements; bytes need no alignment.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast(), bytes, count * size_of::<f32>()) };
         Self(lanes)
     }
 

@@ -40,7 +40,7 @@ pub trait Vector: Copy {
     /// `to` is valid for writing `LANES` elements.
     unsafe fn store(self, to: *mut f32);
 
-    /// Lanes from `count` on are zero.
+    /// Lanes from `count` on are zero. `from` needs no alignment: a lane may be a pair of bf16.
     ///
     /// # Safety
     /// `from` is valid for reading `count <= LANES` elements.

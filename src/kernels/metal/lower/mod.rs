@@ -72,7 +72,7 @@ pub struct Lowering {
 }
 
 /// Width of heads of a library that computes no attention.
-const ANY_HEAD_DIM: usize = 64;
+pub const ANY_HEAD_DIM: usize = 64;
 
 impl Lowering {
     fn new(element: Element) -> Self {
