@@ -79,8 +79,11 @@ impl Lowering {
         Self { element, head_dim: ANY_HEAD_DIM, steps: vec![], scratch: vec![], tables: vec![] }
     }
 
+    /// Nothing where there is nothing to write: Metal takes no grid without threadgroups.
     fn launch<const N: usize>(&mut self, launch: Launch, bound: [Bound; N]) {
-        self.steps.push(Step::Launch(launch, bound.to_vec()));
+        if !launch.threadgroups.contains(&0) {
+            self.steps.push(Step::Launch(launch, bound.to_vec()));
+        }
     }
 
     fn scratch(&mut self, bytes: usize) -> Place {
