@@ -71,6 +71,7 @@ fn samples(operation: &Operation) -> Vec<Sample> {
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
         | Op::GeGluGrad
+        | Op::LinearGatedGrad { .. }
         | Op::ExpertWeightGrad { .. } => vec![],
         Op::ProjectedCrossEntropyGrad { .. } | Op::ProjectedCrossEntropyWeightGrad { .. } => vec![],
         Op::AdamW(_) | Op::Assign | Op::WriteRows | Op::Pack | Op::PackedEmbedding | Op::Output(_) => {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use lazytune::adapter::{AdapterSpec, TargetModules};
 use lazytune::executor::{CpuOptions, CpuTarget, HostTensor, StepInputs, kind_of};
-use lazytune::graph::{ComputationGraph, DType, FrozenGraph, Operation, Scalar, Shape};
+use lazytune::graph::{ComputationGraph, DType, FrozenGraph, FrozenNode, Operation, Scalar, Shape};
 use lazytune::model::Trained;
 use lazytune::optim::{Schedule, ScheduleShape};
 use lazytune::plan::compile;
@@ -94,7 +94,7 @@ fn norm_gradients(graph: &FrozenGraph) -> usize {
 }
 
 fn gate_gradients(graph: &FrozenGraph) -> usize {
-    count(graph, |operation| matches!(operation, Operation::SwiGluGrad))
+    count(graph, |operation| matches!(operation, Operation::SwiGluGrad | Operation::LinearGatedGrad { .. }))
 }
 
 #[test]
@@ -121,6 +121,26 @@ fn nothing_is_computed_below_the_lowest_trained_layer() {
     let linear =
         |graph: &FrozenGraph| count(graph, |operation| matches!(operation, Operation::Linear { .. }));
     assert_eq!(linear(&top), linear(&forward), "a linear layer is run backwards");
+}
+
+#[test]
+fn gated_units_take_their_gradient_block_by_block_and_come_out_of_it_again() {
+    let model = model();
+    let layers = model.decoder.layers();
+    let found = |options: CpuOptions| {
+        let builder = builder(&model, adapters(&model, &spec()));
+        let plan = builder.compile(StepKind::Only, ROWS, SEQUENCE, &CpuTarget(options)).unwrap();
+        let joined = |value: bool| {
+            let joined = |node: &&FrozenNode| matches!(node.operation, Operation::LinearGatedGrad { value: found, .. } if found == value);
+            plan.graph.nodes().iter().filter(joined).count()
+        };
+        let units = count(&plan.graph, |operation| *operation == Operation::SwiGlu);
+        [joined(true), joined(false), units]
+    };
+    let plain = CpuOptions { fuse: false, rematerialize: false, ..CpuOptions::default() };
+    assert_eq!(found(CpuOptions::default()), [layers, 0, layers]);
+    assert_eq!(found(CpuOptions { rematerialize: false, ..CpuOptions::default() }), [0, layers, layers]);
+    assert_eq!(found(plain), [0, 0, layers]);
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(super) fn vjp(at: &Application<'_>) -> Result<Vec<Option<LazyTensor>>> {
         | Op::CachedAttention(_)
         | Op::SwiGluGrad
         | Op::GeGluGrad
+        | Op::LinearGatedGrad { .. }
         | Op::ExpertWeightGrad { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }
@@ -96,7 +97,8 @@ fn fused(at: &Application<'_>, x: &LazyTensor, dy: &LazyTensor) -> Result<Vec<Op
     Ok(match at.operation {
         Op::RmsNorm { epsilon } => {
             let weight_gradient = at.wanted[1];
-            let grad = x.then(Op::RmsNormGrad { epsilon: *epsilon, weight_gradient }, &[at.inputs[1], dy]);
+            let gradient = Op::RmsNormGrad { epsilon: *epsilon, weight_gradient, residual: false };
+            let grad = x.then(gradient, &[at.inputs[1], dy]);
             vec![Some(grad.output(0)), weight_gradient.then(|| grad.output(1))]
         }
         Op::Rope { head_dim, inverse } => {

@@ -16,7 +16,7 @@ pub use frozen::{FrozenGraph, FrozenNode};
 pub use lazy_tensor::LazyTensor;
 pub use node::{GraphNode, NodeId};
 pub use operation::{
-    AdamWSpec, AttentionSpec, Binary, IGNORE_TARGET, LowRank, Operation, Reduction, RopeTable, RopeTableKind,
-    RouteSide, Unary,
+    AdamWSpec, AttentionSpec, Binary, GateFunction, IGNORE_TARGET, LowRank, Operation, Reduction, RopeTable,
+    RopeTableKind, RouteSide, Unary,
 };
 pub use tensor_type::{DType, MAX_RANK, Scalar, Shape, TensorType};

@@ -181,10 +181,12 @@ pub enum Operation {
     RmsNorm {
         epsilon: Scalar,
     },
-    /// (x, weight, dy) -> dx, and dweight `[d]` as a second output where `weight_gradient`.
+    /// (x, weight, dy, and residual [n, d] where there is one) -> dx + residual, and dweight `[d]` as a second output where
+    /// `weight_gradient`.
     RmsNormGrad {
         epsilon: Scalar,
         weight_gradient: bool,
+        residual: bool,
     },
     /// (x [n, heads * head_dim], cos [n, head_dim / 2], sin [n, head_dim / 2]) -> [n, heads * head_dim].
     /// Rotates the halves of each head, as Hugging Face's Llama does; `inverse` rotates back.
@@ -216,6 +218,14 @@ pub enum Operation {
         transpose_weight: bool,
         low_rank: Option<LowRank>,
         residual: bool,
+    },
+    /// (x, weight, u and v where `low_rank`, gate [n, out], up [n, out]) -> dgate, dup, and f(gate) * up where `value`:
+    /// a `Linear` and the gradient of a gated unit, which alone reads its result dy.
+    LinearGatedGrad {
+        transpose_weight: bool,
+        low_rank: Option<LowRank>,
+        function: GateFunction,
+        value: bool,
     },
     /// (hidden [n, d], weight [vocab, d], targets u32 `[n]`) -> loss f32 `[n]`, 0 at ignored targets.
     /// With a soft cap, logits become cap * tanh(logit / cap) first.
@@ -263,6 +273,15 @@ pub enum Operation {
     PackedEmbedding,
     /// One output of an operation that has several; costs nothing.
     Output(usize),
+}
+
+/// What the gate of a gated linear unit goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GateFunction {
+    /// x * sigmoid(x)
+    Silu,
+    /// gelu in its form with tanh
+    GeluTanh,
 }
 
 /// The low-rank part of a `Linear`.

@@ -74,9 +74,17 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
     use Operation as Op;
     match operation {
         Op::RmsNorm { .. } => rms_norm(arity(inputs)?).map(|t| vec![t]),
-        Op::RmsNormGrad { weight_gradient, .. } => {
-            let [x, weight, dy] = arity(inputs)?;
-            same(&[rms_norm([x, weight])?, dy])?;
+        Op::RmsNormGrad { weight_gradient, residual, .. } => {
+            let (x, weight) = if *residual {
+                let [x, weight, dy, residual] = arity(inputs)?;
+                same(&[x, dy, residual])?;
+                (x, weight)
+            } else {
+                let [x, weight, dy] = arity(inputs)?;
+                same(&[x, dy])?;
+                (x, weight)
+            };
+            rms_norm([x, weight])?;
             Ok(if *weight_gradient { vec![x, weight] } else { vec![x] })
         }
         Op::Rope { head_dim, .. } => rope(arity(inputs)?, *head_dim).map(|t| vec![t]),
@@ -104,6 +112,13 @@ fn fused(operation: &Operation, inputs: &[TensorType]) -> Result<Vec<TensorType>
         Op::SwiGluGrad | Op::GeGluGrad => same(&arity::<3>(inputs)?).map(|t| vec![t, t]),
         Op::Linear { transpose_weight, low_rank, residual } => {
             linear(inputs, *transpose_weight, *low_rank, *residual).map(|t| vec![t])
+        }
+        Op::LinearGatedGrad { transpose_weight, low_rank, value, .. } => {
+            let Some((linear_inputs, [gate, up])) = inputs.split_last_chunk() else {
+                return Err(Error::shape("needs a gate and an up projection"));
+            };
+            let dy = linear(linear_inputs, *transpose_weight, *low_rank, false)?;
+            same(&[dy, *gate, *up]).map(|t| vec![t; if *value { 3 } else { 2 }])
         }
         Op::ProjectedCrossEntropy { .. } => {
             let [hidden, weight, targets] = arity(inputs)?;

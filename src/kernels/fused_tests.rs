@@ -7,7 +7,7 @@ use super::adamw::{AdamW, AdamWStates, AdamWStep};
 use super::gated::{Gate, Gated, GatedGrad, GeluTanh, Silu, SwiGlu, SwiGluGrad};
 use super::number::Element;
 use super::plain::{Affine, Binary, Cast};
-use super::rms_norm::{RmsNorm, RmsNormGrad};
+use super::rms_norm::{RmsNorm, RmsNormGrad, RmsNormGradInputs};
 use super::rope::Rope;
 use super::sum_of_squares::SumOfSquares;
 use super::testing::{cases, noise, outputs, relative_error, report, run, widen};
@@ -37,9 +37,10 @@ proptest! {
             Box::new(RmsNorm::new(1e-5, In::of(&x), In::of(&weight), y).unwrap())
         });
         prop_assert!(relative_error(&actual, &y) < 1e-6);
+        let inputs =
+            RmsNormGradInputs { x: In::of(&x), weight: In::of(&weight), dy: In::of(&dy), residual: None };
         let [actual_dx, actual_dw] = outputs([n * d, d], |[dx, dw]| {
-            let grad = RmsNormGrad::new(1e-5, In::of(&x), In::of(&weight), In::of(&dy), dx, Some(dw));
-            Box::new(grad.unwrap())
+            Box::new(RmsNormGrad::new(1e-5, inputs, dx, Some(dw)).unwrap())
         });
         // With one column dx cancels to epsilon's share: measured against what it is the difference of.
         let scale = dx.iter().fold(1.0f64, |m, x| m.max(x.abs()));
@@ -48,9 +49,15 @@ proptest! {
         prop_assert!(d < 8 || relative_error(&actual_dx, &dx) < 5e-6);
         prop_assert!(relative_error(&actual_dw, &dweight) < 5e-6);
         let [without] = outputs([n * d], |[dx]| {
-            Box::new(RmsNormGrad::new(1e-5, In::of(&x), In::of(&weight), In::of(&dy), dx, None).unwrap())
+            Box::new(RmsNormGrad::new(1e-5, inputs, dx, None).unwrap())
         });
-        prop_assert_eq!(without, actual_dx);
+        prop_assert_eq!(&without, &actual_dx);
+        let added = RmsNormGradInputs { residual: Some(In::of(&dy)), ..inputs };
+        let [with_residual] = outputs([n * d], |[dx]| {
+            Box::new(RmsNormGrad::new(1e-5, added, dx, None).unwrap())
+        });
+        let sums: Vec<f32> = without.iter().zip(&dy).map(|(dx, residual)| dx + residual).collect();
+        prop_assert_eq!(with_residual, sums);
     }
 
     #[test]
@@ -259,8 +266,9 @@ fn speed_of<E: Element>(element: &str, convert: impl Fn(f32) -> E + Copy) {
     report("rms_norm", &norm, 2.0 * token_bytes);
     for dw in [None, Some(Out::of(&mut dw))] {
         let name = if dw.is_some() { "rms_norm_grad with dweight" } else { "rms_norm_grad" };
-        let (x, dy) = (In::of(&x), In::of(&dy));
-        let norm = RmsNormGrad::new(1e-5, x, In::of(&weight), dy, Out::of(&mut y), dw).unwrap();
+        let (x, weight, dy) = (In::of(&x), In::of(&weight), In::of(&dy));
+        let inputs = RmsNormGradInputs { x, weight, dy, residual: None };
+        let norm = RmsNormGrad::new(1e-5, inputs, Out::of(&mut y), dw).unwrap();
         report(name, &norm, 3.0 * token_bytes);
     }
     let tables = [In::of(&table), In::of(&table)];

@@ -103,7 +103,7 @@ impl<E: Element, G: Gate> Gated<E, G> {
 #[inline(always)]
 fn sigmoid<V: Vector>(x: V) -> V {
     let one = V::splat(1.0);
-    one.div(one.add(x.mul(V::splat(-std::f32::consts::LOG2_E)).exp2()))
+    one.add(x.mul(V::splat(-std::f32::consts::LOG2_E)).exp2()).reciprocal()
 }
 
 struct Forward<G>(PhantomData<G>);
@@ -122,6 +122,32 @@ impl<G: Gate> Map<3, 2> for Gradient<G> {
     fn apply<V: Vector>(&self, [gate, up, dy]: [V; 3]) -> [V; 2] {
         let [ratio, slope] = G::slopes(gate);
         [dy.mul(up).mul(slope), dy.mul(gate).mul(ratio)]
+    }
+}
+
+/// As [`Gradient`], and f(gate) * up.
+struct GradientAndValue<G>(PhantomData<G>);
+
+impl<G: Gate> Map<3, 3> for GradientAndValue<G> {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, [gate, up, dy]: [V; 3]) -> [V; 3] {
+        let [ratio, slope] = G::slopes(gate);
+        [dy.mul(up).mul(slope), dy.mul(gate).mul(ratio), gate.mul(ratio).mul(up)]
+    }
+}
+
+/// Writes dgate, dup and, where there is room for it, f(gate) * up.
+#[inline(always)]
+pub fn gradient<V: Vector, E: Element, G: Gate>(
+    [gate, up, dy]: [&[E]; 3],
+    [dgate, dup]: [&mut [E]; 2],
+    value: Option<&mut [E]>,
+) {
+    match value {
+        Some(value) => {
+            map::<V, E, 3, 3>(&GradientAndValue::<G>(PhantomData), [gate, up, dy], [dgate, dup, value]);
+        }
+        None => map::<V, E, 3, 2>(&Gradient::<G>(PhantomData), [gate, up, dy], [dgate, dup]),
     }
 }
 
@@ -177,6 +203,6 @@ impl<E: Element, G: Gate> Body for GatedGrad<E, G> {
         let dy = &self.dy.as_slice()[range.clone()];
         // SAFETY: parts are disjoint ranges of both gradients.
         let (dgate, dup) = unsafe { (self.dgate.range(range.clone()), self.dup.range(range)) };
-        map::<V, E, 3, 2>(&Gradient::<G>(PhantomData), [gate, up, dy], [dgate, dup]);
+        gradient::<V, E, G>([gate, up, dy], [dgate, dup], None);
     }
 }

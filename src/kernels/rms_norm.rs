@@ -42,6 +42,17 @@ impl Map<3, 1> for Gradient {
     }
 }
 
+/// As [`Gradient`], and a residual is added.
+struct GradientAndResidual(Gradient);
+
+impl Map<4, 1> for GradientAndResidual {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, [x, dy, weight, residual]: [V; 4]) -> [V; 1] {
+        let [dx] = self.0.apply([x, dy, weight]);
+        [dx.add(residual)]
+    }
+}
+
 /// (x [n, d], weight `[d]`) -> x / sqrt(mean(x^2) + epsilon) * weight
 #[derive(Debug)]
 pub struct RmsNorm<E> {
@@ -85,13 +96,21 @@ impl<E: Element> Body for RmsNorm<E> {
     }
 }
 
-/// (x [n, d], weight `[d]`, dy [n, d]) -> dx [n, d], and dweight `[d]` where wanted.
+/// What the gradient reads: all are [n, d], but for the weight, `[d]`.
+#[derive(Debug, Clone, Copy)]
+pub struct RmsNormGradInputs<E> {
+    pub x: In<E>,
+    pub weight: In<E>,
+    pub dy: In<E>,
+    /// Added to dx.
+    pub residual: Option<In<E>>,
+}
+
+/// -> dx [n, d], and dweight `[d]` where wanted.
 #[derive(Debug)]
 pub struct RmsNormGrad<E> {
     epsilon: f32,
-    x: In<E>,
-    weight: In<E>,
-    dy: In<E>,
+    inputs: RmsNormGradInputs<E>,
     dx: Out<E>,
     dweight: Option<Out<E>>,
     rows: Split,
@@ -103,51 +122,62 @@ impl<E: Element> RmsNormGrad<E> {
     /// An internal error if the lengths do not fit.
     pub fn new(
         epsilon: f64,
-        x: In<E>,
-        weight: In<E>,
-        dy: In<E>,
+        inputs: RmsNormGradInputs<E>,
         dx: Out<E>,
         dweight: Option<Out<E>>,
     ) -> Result<Self> {
+        let RmsNormGradInputs { x, weight, dy, residual } = inputs;
         let width = weight.len();
         let n = x.len().checked_div(width).unwrap_or(0);
         expect_len("the rows to normalize", x.len(), n * width)?;
         expect_len("the result's gradient", dy.len(), n * width)?;
         expect_len("the argument's gradient", dx.len(), n * width)?;
+        expect_len("the residual", residual.map_or(dx.len(), |residual| residual.len()), dx.len())?;
         if let Some(dweight) = &dweight {
             expect_len("the weight's gradient", dweight.len(), width)?;
         }
         let rows = Split::rows(n, 3 * width * size_of::<E>());
         let columns = Split::by(if dweight.is_some() { width } else { 0 }, COLUMNS);
-        Ok(Self { epsilon: epsilon as f32, x, weight, dy, dx, dweight, rows, columns })
+        Ok(Self { epsilon: epsilon as f32, inputs, dx, dweight, rows, columns })
     }
 
     /// With r the inverse root mean square and g = dy * weight: dx = r * (g - x * r^2 * mean(g * x)).
     #[inline(always)]
     fn row_gradients<V: Vector>(&self, part: usize) {
-        let weight = self.weight.as_slice();
+        let RmsNormGradInputs { x, weight, dy, residual } = &self.inputs;
+        let weight = weight.as_slice();
         let width = weight.len();
         let rows = self.rows.range(part);
         let elements = rows.start * width..rows.end * width;
         // SAFETY: these parts are disjoint ranges of rows.
         let dx = unsafe { self.dx.range(elements.clone()) };
-        let x = self.x.as_slice()[elements.clone()].chunks_exact(width);
-        let dy = self.dy.as_slice()[elements].chunks_exact(width);
-        for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x).zip(dy) {
+        let x = x.as_slice()[elements.clone()].chunks_exact(width);
+        let dy = dy.as_slice()[elements.clone()].chunks_exact(width);
+        let residual = residual.as_ref().map(|residual| &residual.as_slice()[elements]);
+        for (row, ((dx, x), dy)) in dx.chunks_exact_mut(width).zip(x).zip(dy).enumerate() {
             let inverse = inverse_rms::<V, E>(x, self.epsilon);
             let along = inverse * inverse * sum_of_products::<V, E, 3>([x, dy, weight]) / width as f32;
-            map::<V, E, 3, 1>(&Gradient { inverse, along }, [x, dy, weight], [dx]);
+            let gradient = Gradient { inverse, along };
+            match residual {
+                Some(residual) => {
+                    let residual = &residual[row * width..][..width];
+                    let inputs = [x, dy, weight, residual];
+                    map::<V, E, 4, 1>(&GradientAndResidual(gradient), inputs, [dx]);
+                }
+                None => map::<V, E, 3, 1>(&gradient, [x, dy, weight], [dx]),
+            }
         }
     }
 
     /// dweight = sum over rows of dy * x * r, for one block of columns.
     #[inline(always)]
     fn weight_gradient<V: Vector>(&self, part: usize, dweight: &Out<E>) {
-        let width = self.weight.len();
+        let RmsNormGradInputs { x, weight, dy, .. } = &self.inputs;
+        let width = weight.len();
         let columns = self.columns.range(part);
         let mut totals = [0.0f32; COLUMNS];
-        let x = self.x.as_slice().chunks_exact(width);
-        for (x, dy) in x.zip(self.dy.as_slice().chunks_exact(width)) {
+        let x = x.as_slice().chunks_exact(width);
+        for (x, dy) in x.zip(dy.as_slice().chunks_exact(width)) {
             let inverse = inverse_rms::<V, E>(x, self.epsilon);
             let (x, dy) = (&x[columns.clone()], &dy[columns.clone()]);
             for ((total, x), dy) in totals.iter_mut().zip(x).zip(dy) {

@@ -24,7 +24,7 @@ pub fn fuse(graph: &FrozenGraph) -> Result<FrozenGraph> {
     rewrite(graph, rule)
 }
 
-fn uses(graph: &FrozenGraph) -> Vec<usize> {
+pub(super) fn uses(graph: &FrozenGraph) -> Vec<usize> {
     let mut uses: Vec<usize> = graph.consumers().iter().map(Vec::len).collect();
     for &root in graph.roots() {
         uses[root] += 1;
@@ -119,7 +119,7 @@ fn loss_from_gradient(
     Ok(Some(vec![gradient.output(0)]))
 }
 
-fn depends_on(graph: &FrozenGraph, index: usize, on: usize) -> bool {
+pub(super) fn depends_on(graph: &FrozenGraph, index: usize, on: usize) -> bool {
     let mut stack = vec![index];
     let mut seen = vec![false; graph.nodes().len()];
     while let Some(at) = stack.pop() {

@@ -2,6 +2,7 @@
 
 pub mod decompose;
 mod fuse;
+mod join;
 mod layout;
 mod merge;
 mod rematerialize;
@@ -15,6 +16,7 @@ use crate::graph::FrozenGraph;
 
 pub use decompose::decompose;
 pub use fuse::fuse;
+pub use join::join;
 pub use layout::layout;
 pub use merge::merge;
 pub use rematerialize::rematerialize;
@@ -30,6 +32,7 @@ pub struct Pass {
 pub const SIMPLIFY: Pass = Pass { name: "simplify", run: simplify };
 pub const FUSE: Pass = Pass { name: "fuse", run: fuse };
 pub const MERGE: Pass = Pass { name: "merge", run: merge };
+pub const JOIN: Pass = Pass { name: "join", run: join };
 pub const LAYOUT: Pass = Pass { name: "layout", run: layout };
 
 /// What one pass did.

@@ -3,7 +3,7 @@
 use std::iter::Sum;
 use std::ops::Add;
 
-use crate::graph::{AttentionSpec, FrozenGraph, Operation};
+use crate::graph::{AttentionSpec, FrozenGraph, GateFunction, Operation};
 
 /// What an operation costs, whoever runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -82,6 +82,15 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
         Op::Linear { low_rank, .. } => {
             let rank = low_rank.map_or(0, |_| input(2).last());
             2.0 * elements * (input(0).last() + rank) as f64
+        }
+        Op::LinearGatedGrad { low_rank, function, value, .. } => {
+            let rank = low_rank.map_or(0, |_| input(2).last());
+            let (gradient, again) = match function {
+                GateFunction::Silu => (9.0, 4.0),
+                GateFunction::GeluTanh => (15.0, 7.0),
+            };
+            let gates = gradient + if *value { again } else { 0.0 };
+            elements * (2.0 * (input(0).last() + rank) as f64 + gates)
         }
         Op::Route { .. } => input(0).elements() as f64,
         Op::ExpertLinear { .. } => 2.0 * elements * input(0).last() as f64,

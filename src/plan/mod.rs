@@ -43,6 +43,11 @@ pub trait Target {
     /// What is done to a graph before it is scheduled.
     fn passes(&self) -> Vec<Pass>;
 
+    /// What is done when it is decided which values are recomputed.
+    fn late_passes(&self) -> Vec<Pass> {
+        Vec::new()
+    }
+
     /// Whether the device has no kernel for a fused operation: it is then decomposed before differentiation.
     fn lacks_kernel(&self, operation: &Operation) -> bool;
 }
@@ -68,9 +73,9 @@ pub fn compile_training(
 ) -> Result<Plan> {
     let (graph, reports) = passes::run(graph, &target.passes())?;
     recompute::smallest_enough(graph, recompute, |graph, report| {
-        let mut passes = reports.clone();
-        passes.extend(report);
-        Plan::new(graph, read_back, passes, target)
+        let (graph, late) = passes::run(graph, &target.late_passes())?;
+        let passes = reports.iter().cloned().chain(report).chain(late).collect();
+        Ok(Plan::new(graph, read_back, passes, target))
     })
 }
 

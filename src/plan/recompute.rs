@@ -42,10 +42,10 @@ pub struct Recomputed {
 pub(super) fn smallest_enough(
     graph: FrozenGraph,
     recompute: Recompute,
-    plan: impl Fn(FrozenGraph, Option<PassReport>) -> Plan,
+    plan: impl Fn(FrozenGraph, Option<PassReport>) -> Result<Plan>,
 ) -> Result<Plan> {
     let limit = match recompute {
-        Recompute::Nothing => return Ok(plan(graph, None)),
+        Recompute::Nothing => return plan(graph, None),
         Recompute::Cheap => usize::MAX,
         Recompute::UntilFits(bytes) => bytes,
     };
@@ -54,7 +54,7 @@ pub(super) fn smallest_enough(
         let taken = &choices[..count];
         let marked = marked(&graph, taken);
         let (after, report) = report("rematerialize", &graph, |graph| rematerialize(graph, &marked))?;
-        let mut plan = plan(after, Some(report));
+        let mut plan = plan(after, Some(report))?;
         plan.recomputed = summary(&graph, taken);
         Ok::<_, crate::error::Error>(plan)
     };

@@ -41,6 +41,7 @@ pub(super) fn run(at: &Operands<'_>) -> Result<Tensor> {
         | Op::GeGlu
         | Op::GeGluGrad
         | Op::Linear { .. }
+        | Op::LinearGatedGrad { .. }
         | Op::ProjectedCrossEntropy { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. }

@@ -2,7 +2,7 @@
 
 use crate::graph::{FrozenNode, Operation};
 use crate::kernels;
-use crate::passes::{FUSE, LAYOUT, MERGE, Pass, SIMPLIFY};
+use crate::passes::{FUSE, JOIN, LAYOUT, MERGE, Pass, SIMPLIFY};
 use crate::plan::{Target, align};
 
 /// How the CPU executes; the switches exist so that the benches can measure each idea alone.
@@ -74,6 +74,10 @@ impl Target for CpuTarget {
             passes.push(LAYOUT);
         }
         passes
+    }
+
+    fn late_passes(&self) -> Vec<Pass> {
+        if self.0.fuse && self.0.fused_kernels { vec![JOIN] } else { Vec::new() }
     }
 
     fn lacks_kernel(&self, operation: &Operation) -> bool {

@@ -9,7 +9,7 @@ use crate::kernels::attention::{Attention, AttentionGrad, AttentionGradInputs, C
 use crate::kernels::bias::AddBias;
 use crate::kernels::gated::{GeGlu, GeGluGrad, SwiGlu, SwiGluGrad};
 use crate::kernels::number::Element;
-use crate::kernels::rms_norm::{RmsNorm, RmsNormGrad};
+use crate::kernels::rms_norm::{RmsNorm, RmsNormGrad, RmsNormGradInputs};
 use crate::kernels::rope::Rope;
 use crate::kernels::sum_of_squares::SumOfSquares;
 
@@ -22,9 +22,15 @@ pub(super) fn build<E: Element>(at: &Binding<'_>) -> Result<Box<dyn Kernel>> {
             let (x, y) = (input(0)?, output(0)?);
             Box::new(RmsNorm::<E>::new(epsilon.0, x, input(1)?, y)?)
         }
-        Op::RmsNormGrad { epsilon, weight_gradient } => {
+        Op::RmsNormGrad { epsilon, weight_gradient, residual } => {
+            let inputs = RmsNormGradInputs {
+                x: input(0)?,
+                weight: input(1)?,
+                dy: input(2)?,
+                residual: residual.then(|| input(3)).transpose()?,
+            };
             let dweight = weight_gradient.then(|| output(1)).transpose()?;
-            Box::new(RmsNormGrad::<E>::new(epsilon.0, input(0)?, input(1)?, input(2)?, output(0)?, dweight)?)
+            Box::new(RmsNormGrad::<E>::new(epsilon.0, inputs, output(0)?, dweight)?)
         }
         Op::Rope { head_dim, inverse } => {
             let angles = [at.input(1)?, at.input(2)?];

@@ -10,7 +10,7 @@ use crate::kernels::cross_entropy::{
     CrossEntropyGradOutputs, CrossEntropyInputs, CrossEntropySpec, ProjectedCrossEntropy,
     ProjectedCrossEntropyGrad, ProjectedCrossEntropyWeightGrad,
 };
-use crate::kernels::linear::{Linear, LinearSpec, LowRankTerm};
+use crate::kernels::linear::{GatedGradient, Linear, LinearSpec, LowRankTerm, Product};
 use crate::kernels::matmul::{MatMul, MatMulSpec, Written};
 use crate::kernels::pack::{Element, Pack, PackSpec, PackedEmbedding, packed_len};
 use crate::kernels::simd::Isa;
@@ -45,7 +45,21 @@ fn with_packed_weight<E: Element + Written>(at: &Binding<'_>) -> Result<Box<dyn 
     match at.operation {
         Op::Pack => pack::<E>(at),
         Op::Linear { transpose_weight, low_rank, residual } => {
-            linear::<E>(at, *transpose_weight, *low_rank, *residual)
+            let residual = residual.then(|| at.inputs.last().map(Operand::input)).flatten();
+            let product = Product::Written { residual, y: at.output(0)?.output() };
+            linear::<E>(at, *transpose_weight, *low_rank, product)
+        }
+        Op::LinearGatedGrad { transpose_weight, low_rank, function, value } => {
+            let [.., gate, up] = at.inputs else { return Err(at.unsupported()) };
+            let product = Product::Gated(GatedGradient {
+                function: *function,
+                gate: gate.input(),
+                up: up.input(),
+                dgate: at.output(0)?.output(),
+                dup: at.output(1)?.output(),
+                value: value.then(|| at.output(2)).transpose()?.map(Operand::output),
+            });
+            linear::<E>(at, *transpose_weight, *low_rank, product)
         }
         Op::PackedEmbedding => packed_embedding::<E>(at),
         Op::ProjectedCrossEntropy { soft_cap }
@@ -135,7 +149,7 @@ fn linear<E: Element + Written>(
     at: &Binding<'_>,
     transpose_weight: bool,
     low_rank: Option<LowRank>,
-    residual: bool,
+    product: Product<E>,
 ) -> Result<Box<dyn Kernel>> {
     let (x, weight, y) = (at.input(0)?, at.input(1)?, at.output(0)?);
     let spec = LinearSpec {
@@ -156,7 +170,6 @@ fn linear<E: Element + Written>(
         })
     };
     let term = low_rank.map(term).transpose()?;
-    let residual = residual.then(|| at.inputs.last().map(Operand::input)).flatten();
     let packed = weight.input_of_len(packed_elements::<E>(weight.tensor));
-    Ok(Box::new(Linear::<E>::new(x.input(), packed, term, residual, y.output(), spec)?))
+    Ok(Box::new(Linear::<E>::new(x.input(), packed, term, product, spec)?))
 }

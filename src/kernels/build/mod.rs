@@ -77,6 +77,7 @@ pub fn build(operation: &Operation, inputs: &[Operand], outputs: &[Operand]) -> 
         }
         Op::MatMul { .. }
         | Op::Linear { .. }
+        | Op::LinearGatedGrad { .. }
         | Op::Pack
         | Op::PackedEmbedding
         | Op::ProjectedCrossEntropy { .. }

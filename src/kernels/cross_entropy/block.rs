@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::chunk::{CHUNK, Chunk};
 use super::{CrossEntropyInputs, CrossEntropySpec};
-use crate::kernels::matmul::{Factors, Output, Partial, Strip};
+use crate::kernels::matmul::{Factors, Fetch, Output, Partial, Strip};
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
@@ -52,7 +52,7 @@ pub fn project<E: Element>(
                     y_stride: lanes,
                     rows: PANEL.min(vocabulary.end - first),
                     columns: lanes,
-                    fetch: false,
+                    fetch: Fetch::Nothing,
                 };
                 // SAFETY: the packed weight has these words, `hidden` and `logits` the lanes of the group.
                 unsafe { strip.compute(spec.isa) };

@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::block::BLOCK_WORDS;
 use super::{CrossEntropyInputs, CrossEntropySpec};
-use crate::kernels::matmul::{Factors, Output, Partial, Strip};
+use crate::kernels::matmul::{Factors, Fetch, Output, Partial, Strip};
 use crate::kernels::pack::{Element, PANEL, split_halves, words};
 use crate::kernels::simd::{Vector, Vectorized};
 
@@ -129,7 +129,7 @@ impl<'a, E: Element> Contraction<'a, E> {
             y_stride: lanes,
             rows: Self::rows(self.spec),
             columns: lanes,
-            fetch: false,
+            fetch: Fetch::Nothing,
         };
         // SAFETY: the panels have these rows, `values` the words of the panels, and `sums` is [rows, lanes].
         unsafe { strip.compute(self.spec.isa) };

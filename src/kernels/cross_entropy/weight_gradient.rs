@@ -4,7 +4,7 @@ use super::block::{BLOCK_WORDS, project};
 use super::chunk::{CHUNK, Chunk};
 use super::{CrossEntropyInputs, CrossEntropySpec, soft_cap};
 use crate::error::Result;
-use crate::kernels::matmul::{Factors, Output, Partial, Scratch, Strip};
+use crate::kernels::matmul::{Factors, Fetch, Output, Partial, Scratch, Strip};
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
 use crate::kernels::split::expect_len;
@@ -103,7 +103,7 @@ impl<E: Element> ProjectedCrossEntropyWeightGrad<E> {
                 y_stride: width,
                 rows: words,
                 columns: PANEL.min(width - first),
-                fetch: false,
+                fetch: Fetch::Nothing,
             };
             // SAFETY: `gradients` is [words, lanes], `hidden` has the tokens' rows, `sums` is [words, width].
             unsafe { strip.compute(self.spec.isa) };

@@ -1,5 +1,6 @@
 //! y = x W^T (+ scale u v^T) (+ residual) and, for the way back, y = x W (...): W packed once for both.
 
+mod gated;
 mod low_rank;
 #[cfg(test)]
 mod speed;
@@ -8,13 +9,17 @@ mod tests;
 
 use std::ops::Range;
 
-use super::matmul::{Block, Factors, Grid, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, even_rows};
+use super::matmul::{
+    Block, Factors, Fetch, Grid, Output, Partial, Rows, Scratch, Strip, TILE_ROWS, Written, elements_mut,
+    even_rows,
+};
 use super::pack::{Element, PANEL, TransposedPanel, packed_len, words};
 use super::simd::Isa;
 use super::split::{expect_len, hardware_threads};
 use super::{In, Kernel, Out};
 use crate::error::Result;
 
+pub use gated::GatedGradient;
 pub use low_rank::LowRankTerm;
 #[cfg(test)]
 pub(in crate::kernels) use speed::peak;
@@ -24,7 +29,7 @@ const BLOCK_ROWS: usize = 8 * TILE_ROWS;
 /// Parts wanted for each thread: fewer read x and the panels less often.
 const PARTS_PER_THREAD: usize = 8;
 /// Rows per part where panels are transposed first, which must be cheap beside multiplying with them.
-const TRANSPOSING_ROWS: usize = 1024;
+const TRANSPOSING_ROWS: usize = 2048;
 /// Rows of such a part that go through all its panels together.
 const MULTIPLIED_ROWS: usize = 4 * TILE_ROWS;
 /// Words of the longest run of k in one pass over a row block: rows and panel stay in the second-level cache.
@@ -46,19 +51,27 @@ pub struct LinearSpec {
     pub isa: Isa,
 }
 
+/// What becomes of the product, [rows, outputs].
+#[derive(Debug, Clone, Copy)]
+pub enum Product<E> {
+    /// It is written, with a residual added if there is one.
+    Written { residual: Option<In<E>>, y: Out<E> },
+    /// It is the gradient of a gated unit's result, and exists a block at a time.
+    Gated(GatedGradient<E>),
+}
+
 #[derive(Debug)]
 pub struct Linear<E> {
     x: In<E>,
     packed: In<E>,
     low_rank: Option<LowRankTerm<E>>,
-    residual: Option<In<E>>,
-    y: Out<E>,
+    product: Product<E>,
     spec: LinearSpec,
     grid: Grid,
 }
 
 impl<E: Element + Written> Linear<E> {
-    /// `x` [rows, inputs], `packed` as [`super::pack::Pack`] lays it out, `residual` and `y` [rows, outputs].
+    /// `x` [rows, inputs], `packed` as [`super::pack::Pack`] lays it out.
     ///
     /// # Errors
     /// If the memory does not have the lengths that the extents ask for.
@@ -66,20 +79,22 @@ impl<E: Element + Written> Linear<E> {
         x: In<E>,
         packed: In<E>,
         low_rank: Option<LowRankTerm<E>>,
-        residual: Option<In<E>>,
-        y: Out<E>,
+        product: Product<E>,
         spec: LinearSpec,
     ) -> Result<Self> {
         let LinearSpec { rows, inputs, outputs, transpose_weight, .. } = spec;
         let (n, k) = if transpose_weight { (inputs, outputs) } else { (outputs, inputs) };
         expect_len("the input of a linear layer", x.len(), rows * inputs)?;
         expect_len("its packed weight", packed.len(), packed_len::<E>(n, k))?;
-        expect_len("its output", y.len(), rows * outputs)?;
         if let Some(term) = &low_rank {
             term.check(rows, outputs)?;
         }
-        if let Some(residual) = &residual {
-            expect_len("its residual", residual.len(), rows * outputs)?;
+        match &product {
+            Product::Written { residual, y } => {
+                expect_len("its output", y.len(), rows * outputs)?;
+                expect_len("its residual", residual.map_or(y.len(), |r| r.len()), rows * outputs)?;
+            }
+            Product::Gated(gradient) => gradient.check(rows, outputs)?,
         }
         let panel_bytes = words::<E>(inputs) * PANEL * size_of::<f32>();
         let parts = PARTS_PER_THREAD * hardware_threads();
@@ -89,7 +104,7 @@ impl<E: Element + Written> Linear<E> {
         } else {
             Block { rows: BLOCK_ROWS, panel_bytes, bytes: SHARED_BYTES, parts }
         };
-        Ok(Self { x, packed, low_rank, residual, y, spec, grid: Grid::new(rows, outputs, block) })
+        Ok(Self { x, packed, low_rank, product, spec, grid: Grid::new(rows, outputs, block) })
     }
 
     /// Elements per run of k: whole panels of a packed weight that is transposed.
@@ -114,12 +129,14 @@ impl<E: Element + Written> Linear<E> {
         let panels = self.grid.block_panels();
         let run = self.run_length().min(self.spec.inputs);
         let transposed = if self.spec.transpose_weight { panels } else { 0 };
-        let kept = E::PAIR > 1 && run < self.spec.inputs;
+        let gated = matches!(self.product, Product::Gated(_));
+        let kept = (E::PAIR > 1 || gated) && run < self.spec.inputs;
         Lengths {
             v: self.low_rank.map_or(0, |term| panels * term.panel_words()),
             u: self.low_rank.map_or(0, |term| term.copy_words(self.block_rows())),
             transposed: transposed * TransposedPanel::<E>::words(run.div_ceil(PANEL)),
             sums: if kept { self.grid.block_rows() * panels * PANEL } else { 0 },
+            block: if gated { words::<E>(self.block_rows() * PANEL) } else { 0 },
             x: Rows::<E>::scratch_words(self.block_rows(), self.spec.inputs, run),
         }
     }
@@ -157,6 +174,7 @@ struct Lengths {
     u: usize,
     transposed: usize,
     sums: usize,
+    block: usize,
     x: usize,
 }
 
@@ -166,8 +184,8 @@ impl<E: Element + Written> Kernel for Linear<E> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        let Lengths { v, u, transposed, sums, x } = self.lengths();
-        (v + u + transposed + sums + x) * size_of::<f32>()
+        let Lengths { v, u, transposed, sums, block, x } = self.lengths();
+        (v + u + transposed + sums + block + x) * size_of::<f32>()
     }
 
     fn run(&self, part: usize, scratch: &mut [u8]) {
@@ -182,6 +200,7 @@ impl<E: Element + Written> Kernel for Linear<E> {
             u: scratch.take(lengths.u),
             transposed: scratch.take(lengths.transposed),
             sums: scratch.take(lengths.sums),
+            block: scratch.take(lengths.block),
             x: scratch.take(lengths.x),
         };
         self.pack_low_rank(panels.clone(), pass.v);
@@ -205,6 +224,8 @@ struct Pass<'a, E> {
     u: &'a mut [f32],
     transposed: &'a mut [f32],
     sums: &'a mut [f32],
+    /// One panel of a product that is not written.
+    block: &'a mut [f32],
     x: &'a mut [f32],
 }
 
@@ -226,21 +247,44 @@ impl<E: Element + Written> Pass<'_, E> {
                 }
                 _ => Factors::NONE,
             };
-            let residual = linear.residual.map_or(std::ptr::null(), |r| r.as_slice()[at..].as_ptr());
+            let (output, y_stride, fetch) = self.output(at);
+            let columns = linear.grid.panel_columns(panel);
             let depth = words::<E>(run.len());
             let strip = Strip {
                 pairs: E::PAIR == 2,
                 base: Factors { x, x_stride, panel: panel_words, depth, next, ..Factors::NONE },
                 low_rank,
                 partial: self.partial(rows.start, index, run),
-                output: E::output(linear.y.as_mut_ptr().wrapping_add(at), residual),
-                y_stride: outputs,
+                output,
+                y_stride,
                 rows: rows.len(),
-                columns: linear.grid.panel_columns(panel),
-                fetch: true,
+                columns,
+                fetch,
             };
             // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
             unsafe { strip.compute(isa) };
+            if let Product::Gated(gradient) = linear.product
+                && last
+            {
+                let columns = panel * PANEL..panel * PANEL + columns;
+                // SAFETY: as above.
+                unsafe { gradient.write(rows.clone(), columns, outputs, (isa, elements_mut(self.block))) };
+            }
+        }
+    }
+
+    /// Where the product from element `at` on is written, the elements between its rows, and what to ask for.
+    fn output(&mut self, at: usize) -> (Output, usize, Fetch) {
+        let outputs = self.linear.spec.outputs;
+        match self.linear.product {
+            Product::Written { residual, y } => {
+                let residual = residual.map_or(std::ptr::null(), |r| r.as_slice()[at..].as_ptr());
+                (E::output(y.as_mut_ptr().wrapping_add(at), residual), outputs, Fetch::Output)
+            }
+            Product::Gated(gradient) => {
+                let block = elements_mut::<E>(self.block).as_mut_ptr();
+                (E::output(block, std::ptr::null()), PANEL, gradient.fetch(at, outputs))
+            }
         }
     }
 
@@ -258,15 +302,19 @@ impl<E: Element + Written> Pass<'_, E> {
         (start.wrapping_add(index * length), start.wrapping_add(next * length))
     }
 
-    /// Where sums wait for the next run: in y if it is f32.
+    /// Where sums wait for the next run: in y if there is one in f32.
     fn partial(&mut self, row: usize, panel: usize, run: &Range<usize>) -> Partial {
         let LinearSpec { inputs, outputs, .. } = self.linear.spec;
-        let (sums, stride) = if E::PAIR == 1 {
-            let at = row * outputs + (self.panels.start + panel) * PANEL;
-            (self.linear.y.as_mut_ptr().wrapping_add(at).cast(), outputs)
-        } else {
-            let stride = self.linear.grid.block_panels() * PANEL;
-            (self.sums.as_mut_ptr().wrapping_add((row - self.first_row) * stride + panel * PANEL), stride)
+        let (sums, stride) = match self.linear.product {
+            Product::Written { y, .. } if E::PAIR == 1 => {
+                let at = row * outputs + (self.panels.start + panel) * PANEL;
+                (y.as_mut_ptr().wrapping_add(at).cast(), outputs)
+            }
+            Product::Written { .. } | Product::Gated(_) => {
+                let stride = self.linear.grid.block_panels() * PANEL;
+                let at = (row - self.first_row) * stride + panel * PANEL;
+                (self.sums.as_mut_ptr().wrapping_add(at), stride)
+            }
         };
         Partial { sums, stride, add: run.start > 0, keep: run.end < inputs }
     }

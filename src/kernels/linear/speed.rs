@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Linear, LinearSpec, LowRankTerm};
+use super::{Linear, LinearSpec, LowRankTerm, Product};
 use crate::kernels::matmul::Written;
 use crate::kernels::pack::{Element, Pack, PackSpec, packed_len};
 use crate::kernels::simd::Isa;
@@ -30,7 +30,8 @@ fn measure<E: Element + Written>(name: &str, [rows, inputs, outputs, rank]: [usi
         let low_rank = LowRankTerm { u, v, rank, scale: 2.0, transpose: false };
         let spec = LinearSpec { rows, inputs, outputs, transpose_weight, isa };
         let low_rank = (rank > 0).then_some(low_rank);
-        let kernel = Linear::new(In::of(&x), In::of(&packed), low_rank, None, Out::of(&mut y), spec).unwrap();
+        let product = Product::Written { residual: None, y: Out::of(&mut y) };
+        let kernel = Linear::new(In::of(&x), In::of(&packed), low_rank, product, spec).unwrap();
         for threads in [1, 2] {
             let work = 2.0 * (rows * outputs * (inputs + rank)) as f64;
             let rate = work / seconds(&kernel, threads, (2e10 / work) as usize | 1);

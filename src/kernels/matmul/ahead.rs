@@ -3,6 +3,8 @@
 //! A cache can wait for a few dozen lines at a time: asked for in one burst, lines from memory hold up the loads of the
 //! tile that is being multiplied. So a few are asked for in each iteration of its loop.
 
+use std::slice::Iter;
+
 use super::strip::{FETCHING_TILES, STEPS};
 use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{prefetch, prefetch_to_write};
@@ -18,54 +20,65 @@ struct Lines {
     stride: usize,
     rows: usize,
     two: bool,
+    written: bool,
 }
 
 impl Lines {
-    const NONE: Self = Self { at: std::ptr::null(), stride: 0, rows: 0, two: false };
+    const NONE: Self = Self { at: std::ptr::null(), stride: 0, rows: 0, two: false, written: false };
 
+    /// A branch and not a pointer to a function, whose call would spill the sums.
     #[inline(always)]
-    fn new<S>(at: *const S, (stride, rows, columns): (usize, usize, usize)) -> Self {
-        let (stride, two) = (stride * size_of::<S>(), columns * size_of::<S>() > LINE * size_of::<f32>());
-        Self { at: at.cast(), stride, rows, two }
+    fn fetch(&self, line: *const f32) {
+        if self.written { prefetch_to_write(line) } else { prefetch(line) }
     }
 
     #[inline(always)]
-    fn next_row(&mut self, fetch: impl Fn(*const f32)) {
-        fetch(self.at);
+    fn next_row(&mut self) {
+        self.fetch(self.at);
         if self.two {
-            fetch(self.at.wrapping_add(LINE));
+            self.fetch(self.at.wrapping_add(LINE));
         }
         self.at = self.at.wrapping_byte_add(self.stride);
         self.rows -= 1;
     }
 }
 
-/// What to ask for while a tile is multiplied.
-#[derive(Debug, Clone, Copy)]
-pub struct Ahead {
-    /// The tile's share of the next panel; null if there is none.
-    pub panel: *const f32,
-    written: Lines,
-    read: Lines,
+/// The most matrices of which a tile touches a part.
+const STREAMS: usize = 5;
+
+/// Lines that a tile will touch, in the order in which they are asked for.
+pub struct Touched {
+    lines: [Lines; STREAMS],
+    count: usize,
 }
 
-impl Ahead {
-    pub const NONE: Self = Self { panel: std::ptr::null(), written: Lines::NONE, read: Lines::NONE };
+impl Touched {
+    pub const NONE: Self = Self { lines: [Lines::NONE; STREAMS], count: 0 };
 
-    /// Takes on what begins at `at` of a matrix to be written and of one, unless null, to be read. The extents are the
-    /// elements between rows, the rows, and the elements of each.
+    /// Takes on a part of a matrix that will be read or written. The extents are the elements between rows, the rows,
+    /// and the elements of each.
     #[inline(always)]
-    pub fn update<S>(
-        &mut self,
-        written: *const S,
-        read: *const S,
-        at: usize,
-        extents: (usize, usize, usize),
-    ) {
-        self.written = Lines::new(written.wrapping_add(at), extents);
-        if !read.is_null() {
-            self.read = Lines::new(read.wrapping_add(at), extents);
+    pub fn add<S>(&mut self, at: *const S, (stride, rows, columns): (usize, usize, usize), written: bool) {
+        let (stride, two) = (stride * size_of::<S>(), columns * size_of::<S>() > LINE * size_of::<f32>());
+        if let Some(next) = self.lines.get_mut(self.count) {
+            *next = Lines { at: at.cast(), stride, rows, two, written };
+            self.count += 1;
         }
+    }
+}
+
+/// What to ask for while a tile is multiplied. It stays in registers, so it only refers to what comes later.
+pub struct Ahead<'a> {
+    /// The tile's share of the next panel; null if there is none.
+    panel: *const f32,
+    current: Lines,
+    later: Iter<'a, Lines>,
+}
+
+impl<'a> Ahead<'a> {
+    #[inline(always)]
+    pub fn new(panel: *const f32, touched: &'a Touched) -> Self {
+        Self { panel, current: Lines::NONE, later: touched.lines[..touched.count].iter() }
     }
 
     /// Asks for the share of [`STEPS`] words of k.
@@ -76,10 +89,10 @@ impl Ahead {
             prefetch(self.panel.wrapping_add(LINE));
             self.panel = self.panel.wrapping_add(STEPS * PANEL / FETCHING_TILES);
         }
-        if self.written.rows > 0 {
-            self.written.next_row(prefetch_to_write);
-        } else if self.read.rows > 0 {
-            self.read.next_row(prefetch);
+        if self.current.rows > 0 {
+            self.current.next_row();
+        } else if let Some(next) = self.later.next() {
+            self.current = *next;
         }
     }
 }

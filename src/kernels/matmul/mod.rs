@@ -2,6 +2,7 @@
 
 mod ahead;
 mod double;
+mod folded;
 mod grid;
 mod output;
 mod product;
@@ -16,10 +17,10 @@ mod tests;
 
 pub(in crate::kernels) use grid::{Block, Grid, MANY_PARTS, even, even_rows};
 pub(in crate::kernels) use output::{Output, Partial, Written};
-pub(in crate::kernels) use rows::Rows;
+pub(in crate::kernels) use rows::{Rows, elements_mut};
 pub(in crate::kernels) use scratch::Scratch;
 pub(in crate::kernels) use side::Side;
-pub(in crate::kernels) use strip::{Factors, Strip, TILE_ROWS};
+pub(in crate::kernels) use strip::{After, Factors, Fetch, Strip, TILE_ROWS};
 
 use super::simd::Isa;
 use super::split::expect_len;

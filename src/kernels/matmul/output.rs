@@ -5,7 +5,7 @@ use half::bf16;
 use crate::kernels::number::Float;
 use crate::kernels::simd::Vector;
 
-use super::ahead::Ahead;
+use super::ahead::Touched;
 use super::strip::each_row;
 
 /// y and, unless null, a residual to add; both have the same stride.
@@ -42,17 +42,28 @@ pub struct Target {
 }
 
 impl Target {
-    /// Has the lines fetched that the tile will touch.
+    /// Adds the lines that the tile will touch.
     #[inline(always)]
-    pub fn fetch(&self, ahead: &mut Ahead, rows: usize, columns: usize) {
-        let at = self.row * self.y_stride + self.column;
-        let extents = (self.y_stride, rows, columns);
+    pub fn touch(&self, touched: &mut Touched, rows: usize, columns: usize) {
         match self.output {
-            _ if self.partial.keep => {
-                ahead.update(self.kept(), std::ptr::null(), 0, (self.partial.stride, rows, columns));
-            }
-            Output::F32 { residual, y } => ahead.update(y, residual, at, extents),
-            Output::Bf16 { residual, y } => ahead.update(y, residual, at, extents),
+            _ if self.partial.keep => touched.add(self.kept(), (self.partial.stride, rows, columns), true),
+            Output::F32 { residual, y } => self.touch_rows(touched, residual, y, (rows, columns)),
+            Output::Bf16 { residual, y } => self.touch_rows(touched, residual, y, (rows, columns)),
+        }
+    }
+
+    #[inline(always)]
+    fn touch_rows<S>(
+        &self,
+        touched: &mut Touched,
+        residual: *const S,
+        y: *const S,
+        (rows, columns): (usize, usize),
+    ) {
+        let at = self.row * self.y_stride + self.column;
+        touched.add(y.wrapping_add(at), (self.y_stride, rows, columns), true);
+        if !residual.is_null() {
+            touched.add(residual.wrapping_add(at), (self.y_stride, rows, columns), false);
         }
     }
 

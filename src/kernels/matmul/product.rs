@@ -1,12 +1,14 @@
 use std::ops::Range;
 
+use super::folded::FoldedStrip;
 use super::side::{Side, Words};
 use super::{
-    Block, Factors, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
+    Block, Factors, Fetch, Grid, Grouped, Kernel, MANY_PARTS, MatMul, MatMulSpec, Partial, Scratch, Strip,
     TILE_ROWS, Written,
 };
 use crate::kernels::pack::{Element, PANEL, words};
 use crate::kernels::simd::{Vector, Vectorized};
+use crate::kernels::split::hardware_threads;
 
 /// Rows per part: enough to outweigh laying out the panels.
 const BLOCK_ROWS: usize = 8 * TILE_ROWS;
@@ -16,7 +18,8 @@ const THIN_BLOCK_ROWS: usize = 256;
 const PANEL_WORDS: usize = 256 * PANEL;
 /// Bytes of panels per part.
 const BLOCK_BYTES: usize = 4 << 20;
-/// Parts of a product with few rows: each reads neighbouring panels, whose cache lines follow each other.
+/// Parts of an f32 product with few rows: each reads neighbouring panels, whose cache lines follow each other. Where
+/// panels are laid out first, each asks for the next one, and every thread takes a single part.
 const THIN_PARTS: usize = 8;
 /// Rows or columns that are few. Where the left side is stored transposed too, the product is computed transposed.
 const THIN: usize = PANEL;
@@ -43,7 +46,11 @@ impl<E: Element, P: Written + Element> MatMul<E, P> {
         let (rows, columns) = if self.is_swapped() { (columns, rows) } else { (rows, columns) };
         let panel_bytes = words::<E>(inner) * PANEL * size_of::<f32>();
         let block_rows = if columns <= THIN { THIN_BLOCK_ROWS } else { BLOCK_ROWS };
-        let parts = if rows <= THIN { THIN_PARTS } else { MANY_PARTS };
+        let parts = match (rows <= THIN, E::PAIR) {
+            (true, 1) => THIN_PARTS,
+            (true, _) => hardware_threads(),
+            (false, _) => MANY_PARTS,
+        };
         Grid::new(rows, columns, Block { rows: block_rows, panel_bytes, bytes: BLOCK_BYTES, parts })
     }
 
@@ -189,8 +196,9 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
             let (panel, panel_stride) = self.product.spec.isa.run(task);
             let at = (self.matrix * rows.extent + self.rows.start) * columns.extent + first;
             let depth = words::<E>(run.len());
+            let pairs = E::PAIR == 2;
             let strip = Strip {
-                pairs: E::PAIR == 2,
+                pairs,
                 base: Factors { x, x_stride, x_step, panel, panel_stride, depth, ..Factors::NONE },
                 low_rank: Factors::NONE,
                 partial: self.partial(at, index, &run),
@@ -198,10 +206,17 @@ impl<E: Element, P: Written + Element> Pass<'_, E, P> {
                 y_stride: columns.extent,
                 rows: self.rows.len(),
                 columns: width,
-                fetch: true,
+                fetch: Fetch::Output,
             };
-            // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
-            unsafe { strip.compute(self.product.spec.isa) };
+            let isa = self.product.spec.isa;
+            if x_step == 1 && FoldedStrip::suits(isa, pairs, depth, width) {
+                FoldedStrip::fold(self.panel, panel_stride, depth);
+                // SAFETY: `new` checked every length against the extents; the grid's parts do not overlap.
+                unsafe { FoldedStrip(strip).compute(isa) };
+            } else {
+                // SAFETY: as above.
+                unsafe { strip.compute(isa) };
+            }
         }
     }
 

@@ -79,7 +79,7 @@ impl<E: Element> Side<'_, E> {
             }
             return;
         }
-        let in_vectors = columns.len() - columns.len() % V::LANES;
+        let in_vectors = columns.len() - columns.len() % (2 * V::LANES);
         for (k, to) in run.clone().step_by(2).zip(to.chunks_exact_mut(width)) {
             let low: *const bf16 = row(k).as_ptr().cast();
             let high: *const bf16 =
@@ -88,11 +88,10 @@ impl<E: Element> Side<'_, E> {
             let in_vectors = if high.is_null() { 0 } else { in_vectors };
             // SAFETY: both rows and the target have so many columns.
             unsafe {
-                for column in (0..in_vectors).step_by(V::LANES) {
+                for column in (0..in_vectors).step_by(2 * V::LANES) {
                     prefetch(low.wrapping_add(column + PANEL).cast());
                     prefetch(high.wrapping_add(column + PANEL).cast());
-                    let low = V::load_bf16(low.add(column));
-                    low.join_halves(V::load_bf16(high.add(column))).store(to.add(column));
+                    V::interleave(low.add(column), high.add(column), to.add(column));
                 }
                 for column in in_vectors..columns.len() {
                     let high = if high.is_null() { 0 } else { u32::from((*high.add(column)).to_bits()) };

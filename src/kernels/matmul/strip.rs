@@ -3,7 +3,7 @@
 //! Both element types are read in words of 32 bits, an f32 or a pair of bf16 that are neighbours along k, so that one
 //! loop serves both: only the instruction that adds a word's products differs.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Touched};
 use super::output::{Output, Partial, Target};
 use crate::kernels::pack::PANEL;
 use crate::kernels::simd::{Isa, Vector, Vectorized};
@@ -74,8 +74,44 @@ pub struct Strip {
     pub y_stride: usize,
     pub rows: usize,
     pub columns: usize,
-    /// Whether y, the residual and sums that are kept are fetched before they are touched: not where they are near.
-    pub fetch: bool,
+    pub fetch: Fetch,
+}
+
+/// What is asked for before it is touched.
+#[derive(Debug, Clone, Copy)]
+pub enum Fetch {
+    /// Everything is near.
+    Nothing,
+    /// y, the residual and sums that are kept.
+    Output,
+    /// Parts of other matrices, as large as y, that are read and written after the strip.
+    After(After),
+}
+
+/// Where matrices begin that have as many rows and columns as a strip.
+#[derive(Debug, Clone, Copy)]
+pub struct After {
+    /// Null beyond the last one.
+    pub read: [*const u8; 2],
+    pub written: [*const u8; 3],
+    /// Bytes of an element, and elements between rows.
+    pub element: usize,
+    pub stride: usize,
+}
+
+impl After {
+    /// What a tile at (`row`, `column`) touches.
+    #[inline(always)]
+    fn touch(&self, touched: &mut Touched, (row, column): (usize, usize), (rows, columns): (usize, usize)) {
+        let offset = (row * self.stride + column) * self.element;
+        let extents = (self.stride * self.element, rows, columns * self.element);
+        for at in self.written.into_iter().filter(|at| !at.is_null()) {
+            touched.add(at.wrapping_add(offset), extents, true);
+        }
+        for at in self.read.into_iter().filter(|at| !at.is_null()) {
+            touched.add(at.wrapping_add(offset), extents, false);
+        }
+    }
 }
 
 /// A strip whose pointers someone has vouched for.
@@ -153,7 +189,13 @@ impl Strip {
         let mut sums = [[V::zero(); C]; R];
         let target =
             Target { partial: self.partial, output: self.output, y_stride: self.y_stride, row, column };
-        let mut ahead = self.ahead::<R>(row, &target, C * V::LANES);
+        let mut touched = Touched::NONE;
+        match &self.fetch {
+            Fetch::Nothing => {}
+            Fetch::Output => target.touch(&mut touched, R, C * V::LANES),
+            Fetch::After(after) => after.touch(&mut touched, (row, column), (R, C * V::LANES)),
+        }
+        let mut ahead = Ahead::new(self.next_panel::<R>(row), &touched);
         // SAFETY: the strip promises the extents of its factors and of y, and this tile lies within them.
         unsafe {
             for factors in [&self.base, &self.low_rank] {
@@ -167,25 +209,20 @@ impl Strip {
         }
     }
 
-    /// What is fetched while the tile at `row` is multiplied.
+    /// The share of the next panel that the tile at `row` asks for.
     #[inline(always)]
-    fn ahead<const R: usize>(&self, row: usize, target: &Target, columns: usize) -> Ahead {
+    fn next_panel<const R: usize>(&self, row: usize) -> *const f32 {
         let Factors { next, depth, .. } = self.base;
-        let mut ahead = Ahead::NONE;
-        if !next.is_null() {
-            // Each tile fetches its share of the next panel.
-            ahead.panel = next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL);
+        if next.is_null() {
+            return next;
         }
-        if self.fetch {
-            target.fetch(&mut ahead, R, columns);
-        }
-        ahead
+        next.wrapping_add((row / R % FETCHING_TILES * depth / FETCHING_TILES) * PANEL)
     }
 }
 
 /// Rows of the next tile: of nearly equal height, so that no tile is left with too few sums to hide latencies.
 #[inline(always)]
-fn next_tile(left: usize, most: usize) -> usize {
+pub fn next_tile(left: usize, most: usize) -> usize {
     let even = left.div_ceil(left.div_ceil(most));
     TILES
         .into_iter()
@@ -204,7 +241,7 @@ unsafe fn multiply<V: Vector, const R: usize, const C: usize, const PAIRS: bool>
     sums: &mut [[V; C]; R],
     factors: &Factors,
     (row, column): (usize, usize),
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
 ) {
     let &Factors { x, x_stride, x_step, panel, panel_stride, depth, segments, x_segment, .. } = factors;
     let mut panel = panel.wrapping_add(column);

@@ -99,6 +99,37 @@ pub unsafe fn pack_pairs(first: __m512, second: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, narrow))
 }
 
+/// The lower halves of all words, and the upper ones: by a permutation, because the instruction that narrows words is
+/// slow to store what it narrows.
+///
+/// # Safety
+/// The machine has AVX-512 BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn halves(words: __m512) -> [__m256i; 2] {
+    let order = _mm512_set_epi32(
+        0x1f_001d, 0x1b_0019, 0x17_0015, 0x13_0011, 0xf_000d, 0xb_0009, 0x7_0005, 0x3_0001, 0x1e_001c,
+        0x1a_0018, 0x16_0014, 0x12_0010, 0xe_000c, 0xa_0008, 0x6_0004, 0x2_0000,
+    );
+    let sorted = _mm512_permutexvar_epi16(order, _mm512_castps_si512(words));
+    [_mm512_castsi512_si256(sorted), _mm512_extracti64x4_epi64::<1>(sorted)]
+}
+
+/// Elements of both in turn: those of the lower halves of `low` and `high`, then those of the upper ones.
+///
+/// # Safety
+/// The machine has AVX-512 BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn interleave(low: __m512i, high: __m512i) -> [__m512i; 2] {
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    // Word i takes element i of the one and 32 + i of both.
+    let order = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x1_0001));
+    let order = _mm512_add_epi32(order, _mm512_set1_epi32(0x20 << 16));
+    let upper = _mm512_add_epi32(order, _mm512_set1_epi32(0x10_0010));
+    [_mm512_permutex2var_epi16(low, order, high), _mm512_permutex2var_epi16(low, upper, high)]
+}
+
 /// Rounds to bf16, denormals to zero.
 ///
 /// # Safety

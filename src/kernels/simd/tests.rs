@@ -70,6 +70,31 @@ fn exp2_is_within_two_ulp_and_keeps_its_limits() {
     }
 }
 
+struct Reciprocal;
+
+impl Apply for Reciprocal {
+    #[inline(always)]
+    fn apply<V: Vector>(&self, x: V) -> V {
+        x.reciprocal()
+    }
+}
+
+#[test]
+fn reciprocals_are_within_two_ulp_and_keep_their_limits() {
+    let xs: Vec<f32> = (0..200_000u32).map(|i| f32::from_bits(0x0080_0000 + i * 10_007)).collect();
+    for isa in Isa::available() {
+        for (x, y) in xs.iter().zip(isa.run(Map(&xs, Reciprocal))) {
+            let exact = 1.0 / f64::from(*x);
+            // Results below the normal range have fewer digits.
+            let bound = 2.4e-7 * exact + f64::from(f32::MIN_POSITIVE) * f64::from(f32::EPSILON);
+            assert!((f64::from(y) - exact).abs() <= bound, "{isa:?}: 1 / {x} = {y}, not {exact}");
+        }
+        let limits = isa.run(Map(&[f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::NAN], Reciprocal));
+        assert_eq!(limits[..3], [0.0, 0.0, f32::INFINITY], "{isa:?}");
+        assert!(limits[3].is_nan(), "{isa:?}");
+    }
+}
+
 struct RoundTrip<'a>(&'a [f32]);
 
 impl Vectorized for RoundTrip<'_> {
@@ -102,6 +127,11 @@ fn bf16_rounds_to_nearest_even_and_reductions_see_every_lane() {
         assert_eq!(narrow, expected, "{isa:?}");
         assert_eq!(wide, expected.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), "{isa:?}");
         let lanes = xs.len() / reduced.len();
+        let (special, ..) = isa.run(RoundTrip(&[f32::NAN, f32::INFINITY, f32::MAX, -0.0].repeat(16)));
+        assert!(special.iter().step_by(4).all(|x| x.is_nan()), "{isa:?}");
+        assert!(special.iter().skip(1).step_by(4).all(|&x| x == bf16::INFINITY), "{isa:?}");
+        assert!(special.iter().skip(2).step_by(4).all(|&x| x == bf16::INFINITY), "{isa:?}");
+        assert!(special.iter().skip(3).step_by(4).all(|x| x.to_bits() == 0x8000), "{isa:?}");
         for (chunk, (sum, largest)) in xs.chunks(lanes).zip(reduced) {
             assert!((sum - chunk.iter().sum::<f32>()).abs() < 1e-4, "{isa:?}");
             assert_eq!(largest, chunk.iter().copied().fold(f32::NEG_INFINITY, f32::max), "{isa:?}");

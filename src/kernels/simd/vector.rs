@@ -64,6 +64,11 @@ pub trait Vector: Copy {
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn div(self, other: Self) -> Self;
+    /// 1 / self within 2 units in the last place.
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        Self::splat(1.0).div(self)
+    }
     /// `other` where either is NaN, on x86.
     fn max(self, other: Self) -> Self;
     fn min(self, other: Self) -> Self;
@@ -138,6 +143,42 @@ pub trait Vector: Copy {
         let (low, high) = (pair.low_halves(), pair.high_halves());
         for (sum, &weight) in sums.iter_mut().zip(weights) {
             *sum = high.mul_add(weight.high_halves(), low.mul_add(weight.low_halves(), *sum));
+        }
+    }
+
+    /// As [`Vector::add_products`], or [`Vector::add_pairs`] with `PAIRS`, for a sum whose even lanes take the word at
+    /// `base + INDEX * stride` bytes and whose odd lanes take the word after it.
+    ///
+    /// # Safety
+    /// As there, for both words. Only where `LANES` is 16.
+    #[inline(always)]
+    unsafe fn add_twofold<const PAIRS: bool, const INDEX: usize>(
+        &mut self,
+        _weights: Self,
+        _base: *const f32,
+        _stride: usize,
+    ) {
+        debug_assert!(false, "only wide vectors hold two words of k for each column");
+    }
+
+    /// The sums of neighbouring lanes, in the first half of the lanes. Only where `LANES` is 16.
+    #[inline(always)]
+    fn fold(self) -> Self {
+        self
+    }
+
+    /// Two vectors of words: the bf16 of `low` in their lower halves, those of `high` in their upper ones.
+    ///
+    /// # Safety
+    /// `2 * LANES` elements can be read at both, and as many words written at `to`.
+    #[inline(always)]
+    unsafe fn interleave(low: *const bf16, high: *const bf16, to: *mut f32) {
+        for column in [0, Self::LANES] {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let words = Self::load_bf16(low.add(column)).join_halves(Self::load_bf16(high.add(column)));
+                words.store(to.add(column));
+            }
         }
     }
 

@@ -46,6 +46,7 @@ fn plain(operation: &Operation, inputs: &[LazyTensor]) -> Result<Option<Vec<Lazy
         | Op::AttentionGrad(_)
         | Op::SwiGluGrad
         | Op::GeGluGrad
+        | Op::LinearGatedGrad { .. }
         | Op::ProjectedCrossEntropyGrad { .. }
         | Op::ProjectedCrossEntropyWeightGrad { .. } => {
             return Err(Error::internal(format!(

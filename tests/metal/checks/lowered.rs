@@ -142,7 +142,7 @@ fn rows(gpu: &Gpu) -> Outcome {
     let epsilon = Scalar(1e-5);
     Operands::of(gpu, Operation::RmsNorm { epsilon }).input(&[n, d]).input(&[d]).output(&[n, d]).check()?;
     for weight_gradient in [false, true] {
-        let operation = Operation::RmsNormGrad { epsilon, weight_gradient };
+        let operation = Operation::RmsNormGrad { epsilon, weight_gradient, residual: false };
         let operands = Operands::of(gpu, operation).input(&[n, d]).input(&[d]).input(&[n, d]).output(&[n, d]);
         (if weight_gradient { operands.output(&[d]) } else { operands }).check()?;
     }

@@ -79,8 +79,11 @@ impl Lowering {
         Self { element, head_dim: ANY_HEAD_DIM, steps: vec![], scratch: vec![], tables: vec![] }
     }
 
+    /// Nothing where there is nothing to write: Metal takes no grid without threadgroups.
     fn launch<const N: usize>(&mut self, launch: Launch, bound: [Bound; N]) {
-        self.steps.push(Step::Launch(launch, bound.to_vec()));
+        if !launch.threadgroups.contains(&0) {
+            self.steps.push(Step::Launch(launch, bound.to_vec()));
+        }
     }
 
     fn scratch(&mut self, bytes: usize) -> Place {
@@ -161,7 +164,7 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::CacheMask { .. }
         | Op::DropoutMask { .. }
         | Op::RmsNorm { .. }
-        | Op::RmsNormGrad { .. }
+        | Op::RmsNormGrad { residual: false, .. }
         | Op::Rope { .. }
         | Op::Attention(_)
         | Op::AttentionGrad(_)
@@ -190,7 +193,9 @@ pub fn has_kernel(operation: &Operation) -> bool {
         | Op::Detach
         | Op::Output(_)
         | Op::Pack
-        | Op::PackedEmbedding => false,
+        | Op::PackedEmbedding
+        | Op::LinearGatedGrad { .. }
+        | Op::RmsNormGrad { residual: true, .. } => false,
     }
 }
 
@@ -204,7 +209,7 @@ pub fn lower(operation: &Operation, inputs: &[TensorType], outputs: &[TensorType
     let mut to = Lowering::new(node.element()?);
     match operation {
         Op::RmsNorm { epsilon } => rows::rms_norm(&node, epsilon.0, &mut to),
-        Op::RmsNormGrad { epsilon, weight_gradient } => {
+        Op::RmsNormGrad { epsilon, weight_gradient, residual: false } => {
             rows::rms_norm_gradient(&node, epsilon.0, *weight_gradient, &mut to)
         }
         Op::Rope { head_dim, inverse } => rows::rope(&node, *head_dim, *inverse, &mut to),
