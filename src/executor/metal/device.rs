@@ -72,6 +72,7 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
         self.bound.get(self.current).ok_or_else(|| Error::internal("no plan is bound"))
     }
 
+    /// Places, loads and computes what a plan reads that no plan before it did, and records its program.
     pub(super) fn bind_new(&mut self, plan: &Arc<Plan>) -> Result<()> {
         let keys = plan.graph.value_fingerprints();
         let fresh = self.leaves.place(plan, &keys);
@@ -110,6 +111,7 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
         Ok(())
     }
 
+    /// Leaves never move: programs have their places in their commands.
     fn allocate_leaves(&mut self) -> Result<()> {
         for &bytes in &self.leaves.buffers[self.leaf_buffers.len()..] {
             self.leaf_buffers.push(self.queue.allocate(bytes, "weights and states")?);
@@ -117,7 +119,8 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
         Ok(())
     }
 
-    /// Makes room for a program's intermediate values.
+    /// Makes room for a program's intermediate values. The largest buffers of all programs are one, and so on downwards:
+    /// commands name them by number, so that they may grow.
     fn reserve(&mut self, program: &Program) -> Result<()> {
         for (index, &bytes) in program.buffers.iter().enumerate() {
             if self.own.get(index).is_some_and(|(has, _)| *has >= bytes) {

@@ -100,7 +100,8 @@ impl Chunked {
     }
 }
 
-/// As few launches as do the same.
+/// As few launches as do the same: those that bind the same buffers become one. With gradients in one buffer and states
+/// in three, laid out alike, that is one for all parameters.
 pub(super) fn join(launches: Vec<Chunked>) -> Vec<Chunked> {
     let partials = launches.first().and_then(Chunked::partials);
     let mut joined: Vec<Chunked> = Vec::new();

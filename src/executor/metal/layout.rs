@@ -89,6 +89,8 @@ impl Layout {
         }
     }
 
+    /// Values and scratch memory share buffers as their lifetimes allow, in units of batches: within a batch all are alive,
+    /// because its operations take turns.
     fn place_intermediates(&mut self, plan: &Plan, batches: &[Vec<Lowered>]) {
         let mut owners = Vec::new();
         let mut lives = Vec::new();

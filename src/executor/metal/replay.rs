@@ -15,7 +15,8 @@ use crate::graph::TensorType;
 use crate::plan::{Plan, Target};
 
 impl<Q: CommandQueue> ProgramDevice<Q> {
-    /// Encodes commands of the bound plan, in order.
+    /// Encodes commands of the bound plan, in order. The first ones of a step open it: what the host has written for it goes
+    /// into shared memory that no step in flight reads.
     fn encode(&mut self, commands: &[Recorded]) -> Result<()> {
         let bound = self.bound.get(self.current).ok_or_else(|| Error::internal("no plan is bound"))?;
         self.steps.open(&mut self.queue, &bound.program)?;
@@ -41,6 +42,7 @@ impl<Q: CommandQueue> ProgramDevice<Q> {
         Ok((region, bound.plan.graph.nodes()[index].tensor_type()))
     }
 
+    /// Waits. Inputs and outputs are not read so: their memory is that of a step.
     fn download(&mut self, region: Region, tensor: TensorType) -> Result<HostTensor> {
         let bound = self.bound.get(self.current);
         let tables = bound.and_then(|bound| bound.tables.as_ref());
@@ -64,6 +66,7 @@ impl<Q: CommandQueue> Device for ProgramDevice<Q> {
         self.weights = Some(loader);
     }
 
+    /// A state has no place until the first plan with it is bound: updates want theirs side by side.
     fn set_state(&mut self, name: &str, value: &HostTensor) -> Result<()> {
         let known = self.states.insert(name.to_owned(), value.tensor);
         let placed = self.leaves.named(name);
