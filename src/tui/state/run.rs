@@ -236,7 +236,9 @@ impl Run {
         self.learning_rate.push(x, report.learning_rate);
         self.grad_norm.push(x, report.grad_norm);
         self.plans.step(report);
-        self.pace.step(report.step, now);
+        // Steps that were waited for together are told at the same moment.
+        let told = Duration::try_from_secs_f64(report.elapsed_seconds).unwrap_or_default();
+        self.pace.step(report.step, if told.is_zero() { now } else { told });
         self.last = Some(report.clone());
     }
 

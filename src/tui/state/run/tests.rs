@@ -60,15 +60,30 @@ fn a_resumed_run_goes_on() {
 #[test]
 fn a_pause_is_not_part_of_the_pace() {
     let mut run = Run::default();
+    let step = |step, seconds| {
+        Event::Step(StepReport { elapsed_seconds: f64::from(seconds), ..testing::step(step, 100) })
+    };
     run.apply(&testing::started(100), Duration::ZERO);
-    for step in 1..=10 {
-        run.apply(&Event::Step(testing::step(step, 100)), SECOND * step as u32);
+    for second in 1..=10 {
+        run.apply(&step(second as usize, second), SECOND * second);
     }
     run.apply(&Event::Paused { step: 10 }, SECOND * 10);
     assert_eq!((&run.status, run.eta()), (&Status::Paused, None));
     run.apply(&Event::Resumed { step: 10 }, SECOND * 5000);
-    run.apply(&Event::Step(testing::step(11, 100)), SECOND * 5001);
+    run.apply(&step(11, 5001), SECOND * 5001);
     assert_eq!(run.eta().map(|eta| eta.as_secs_f64().round()), Some(89.0));
+}
+
+#[test]
+fn steps_that_are_told_together_have_the_pace_of_the_run() {
+    let mut run = Run::default();
+    run.apply(&testing::started(100), Duration::ZERO);
+    for step in 1..=40 {
+        let report = StepReport { elapsed_seconds: 2.0 * step as f64, ..testing::step(step, 100) };
+        let told = SECOND * (step as u32).next_multiple_of(10) * 2;
+        run.apply(&Event::Step(report), told);
+    }
+    assert_eq!(run.eta().map(|eta| eta.as_secs_f64().round()), Some(120.0));
 }
 
 #[test]
