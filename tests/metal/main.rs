@@ -17,3 +17,4 @@ mod plans;
 mod replay;
 mod source;
 mod training;
+mod ways;
