@@ -18,3 +18,4 @@ mod plans;
 mod replay;
 mod source;
 mod training;
+mod ways;

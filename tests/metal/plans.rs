@@ -10,7 +10,7 @@ use lazytune::model::Trained;
 use lazytune::optim::AdamW;
 use lazytune::plan::{Plan, Target};
 use lazytune::train::model::OpenModel;
-use lazytune::train::{StepBuilder, StepKind};
+use lazytune::train::{NamedTensors, StepBuilder, StepKind};
 
 const KINDS: [StepKind; 5] =
     [StepKind::Only, StepKind::First, StepKind::Middle, StepKind::Last, StepKind::Evaluate];
@@ -24,23 +24,25 @@ pub fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn opened(case: &Path, dropout: f64) -> (OpenModel, Trained) {
+/// The model of a case, what is trained, and the values of that.
+pub fn opened(case: &Path, dropout: f64) -> (OpenModel, Trained, NamedTensors) {
     let model = OpenModel::named(case.join("base").to_str().unwrap(), None).unwrap();
     let adapter = case.join("adapter");
     if !adapter.is_dir() {
-        return (model, Trained::All);
+        let values = model.all_weights().unwrap();
+        return (model, Trained::All, values);
     }
     let model = model.with_tokens_of(&adapter).unwrap();
-    let (mut trained, _) = model.adapter(&adapter).unwrap();
+    let (mut trained, values) = model.adapter(&adapter).unwrap();
     if let Trained::Adapters(adaptation) = &mut trained {
         adaptation.pairs.values_mut().for_each(|pair| pair.dropout = dropout);
     }
-    (model, trained)
+    (model, trained, values)
 }
 
 /// The plans of all parts of a step.
 pub fn plans(case: &Path, dropout: f64, dtype: DType, target: &dyn Target) -> Vec<Plan> {
-    let (model, trained) = opened(case, dropout);
+    let (model, trained, _) = opened(case, dropout);
     let builder = StepBuilder {
         decoder: model.decoder,
         trained,
