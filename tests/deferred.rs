@@ -75,7 +75,7 @@ fn results_are_waited_for_once_an_interval_and_are_the_same() {
         let expected = seven_steps(plain(), 5, micro_batches);
         assert_eq!(expected.0.len(), 7);
         for (read_steps, waits) in [(1, 7), (3, 3), (4, 2), (7, 1), (100, 1)] {
-            let (device, asked) = Deferring::new(ROOM, Fault::None);
+            let (device, asked) = Deferring::open(ROOM, Fault::None);
             assert_eq!(seven_steps(device, read_steps, micro_batches), expected);
             assert_eq!(asked.waits(), waits, "{read_steps} steps are read together");
             assert_eq!(asked.runs(), 7 * micro_batches as usize);
@@ -86,7 +86,7 @@ fn results_are_waited_for_once_an_interval_and_are_the_same() {
 #[test]
 fn a_device_with_little_room_is_waited_for_more_often() {
     let expected = seven_steps(plain(), 1, 3);
-    let (device, asked) = Deferring::new(2, Fault::None);
+    let (device, asked) = Deferring::open(2, Fault::None);
     assert_eq!(seven_steps(device, 7, 3), expected);
     assert_eq!(asked.waits(), 11, "21 runs, two at a time");
 }
@@ -101,7 +101,7 @@ fn a_device_behind_candle_keeps_results() {
 
 #[test]
 fn an_evaluation_does_not_disturb_steps_that_were_not_read() {
-    let (device, _) = Deferring::new(ROOM, Fault::None);
+    let (device, _) = Deferring::open(ROOM, Fault::None);
     let losses = |device, read_steps| {
         block_on(async {
             let mut trainer = trainer(device, read_steps).await;
@@ -119,7 +119,7 @@ fn an_evaluation_does_not_disturb_steps_that_were_not_read() {
 
 #[test]
 fn what_fails_is_told_and_nothing_runs_after_it() {
-    let (device, asked) = Deferring::new(ROOM, Fault::Failure(3));
+    let (device, asked) = Deferring::open(ROOM, Fault::Failure(3));
     block_on(async {
         let mut trainer = trainer(device, 9).await;
         for stride in 3..8 {
@@ -225,7 +225,7 @@ fn a_run_is_the_same_however_many_steps_are_read_together() {
         assert_eq!(expected.steps().len(), 8);
         for read_steps in ["log.read_steps=1", "log.read_steps=3", "log.read_steps=100"] {
             let name = format!("{read_steps}{accumulation}");
-            let device = Deferring::new(ROOM, Fault::None);
+            let device = Deferring::open(ROOM, Fault::None);
             let found = train(&workspace, &name, device, &[accumulation, read_steps], 0);
             found.result.as_ref().unwrap();
             assert_eq!(found.steps(), expected.steps());
@@ -245,10 +245,10 @@ fn a_stopped_run_has_told_and_saved_every_step_and_goes_on() {
     let whole = train(&workspace, "whole", on_cpu(), &[], 0);
     let changes = ["log.read_steps=3", "train.eval_steps=0", "train.save_steps=0"];
     // The second step is looked at alone: 1, 2, 3 to 5.
-    let first = train(&workspace, "parts", Deferring::new(ROOM, Fault::None), &changes, 3);
+    let first = train(&workspace, "parts", Deferring::open(ROOM, Fault::None), &changes, 3);
     assert_eq!(first.result.as_ref().unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(first.order(), ["step 1", "step 2", "step 3", "step 4", "step 5", "saved 5"]);
-    let second = train(&workspace, "parts", Deferring::new(ROOM, Fault::None), &changes, 0);
+    let second = train(&workspace, "parts", Deferring::open(ROOM, Fault::None), &changes, 0);
     second.result.as_ref().unwrap();
     assert_eq!([first.steps(), second.steps()].concat(), whole.steps());
     let weights = |run: &str| std::fs::read(workspace.path(run).join("adapter/adapter_model.safetensors"));
@@ -260,7 +260,7 @@ fn a_step_that_is_not_finite_is_named_and_saved_is_only_what_was_before() {
     let workspace = workspace();
     let changes = ["log.read_steps=3", "train.eval_steps=0", "train.save_steps=0"];
     // Steps 3 to 5 are read together. After the fourth, the fifth has changed the trained values.
-    let fourth = train(&workspace, "fourth", Deferring::new(ROOM, Fault::NotFinite(4)), &changes, 0);
+    let fourth = train(&workspace, "fourth", Deferring::open(ROOM, Fault::NotFinite(4)), &changes, 0);
     let error = fourth.result.as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Diverged);
     assert!(error.to_string().contains("step 4") && error.to_string().contains("rows.jsonl:"), "{error}");
@@ -268,7 +268,7 @@ fn a_step_that_is_not_finite_is_named_and_saved_is_only_what_was_before() {
     assert_eq!(fourth.order(), ["step 1", "step 2", "step 3", "not finite 4"]);
     assert!(checkpoint::latest(&workspace.path("fourth")).unwrap().is_none());
     // After the fifth, nothing has.
-    let fifth = train(&workspace, "fifth", Deferring::new(ROOM, Fault::NotFinite(5)), &changes, 0);
+    let fifth = train(&workspace, "fifth", Deferring::open(ROOM, Fault::NotFinite(5)), &changes, 0);
     assert_eq!(fifth.order(), ["step 1", "step 2", "step 3", "step 4", "not finite 5", "saved 4"]);
     assert!(!workspace.path("fifth/adapter").exists() && fifth.waits > 0);
 }

@@ -53,7 +53,7 @@ pub struct Deferring {
 
 impl Deferring {
     /// A device that keeps the results of `capacity` runs.
-    pub fn new(capacity: usize, fault: Fault) -> (Box<dyn Device>, Asked) {
+    pub fn open(capacity: usize, fault: Fault) -> (Box<dyn Device>, Asked) {
         let asked = Asked::default();
         let device = Self {
             cpu: CpuDevice::new(two_threads()).unwrap(),
