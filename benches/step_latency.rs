@@ -3,7 +3,8 @@
 //!
 //! The model is the one of the quickstart with random weights. Variants take turns step by step, so that a machine's
 //! moods hit all of them alike; a share is the median of the differences of steps side by side. Every variant trains its
-//! own copy, and all must end with the same loss. A new switch of `CpuOptions` is one line in `SWITCHES`.
+//! own copy, and all must end with the same loss. A new switch of `CpuOptions` is one line in `SWITCHES`. Built with
+//! `--features metal`, the step also runs on the GPU.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -56,12 +57,30 @@ const SWITCHES: &[(&str, TurnOff)] = &[
     ("rematerialization", |options| options.rematerialize = false),
 ];
 
+/// Where a step runs.
+#[derive(Clone, Copy)]
+enum Place {
+    Cpu(CpuOptions),
+    /// The same plain operations through candle.
+    CandleCpu,
+    Metal,
+}
+
+impl Place {
+    fn open(self) -> Result<Box<dyn Device>> {
+        Ok(match self {
+            Self::Cpu(options) => Box::new(CpuDevice::new(options)?),
+            Self::CandleCpu => Box::new(CandleDevice::new(candle_core::Device::Cpu)),
+            Self::Metal => Box::new(CandleDevice::metal()?),
+        })
+    }
+}
+
 /// A way to run the step.
 struct Variant {
     name: String,
     plan_cache: bool,
-    /// `None` runs the same plain operations through candle.
-    options: Option<CpuOptions>,
+    place: Place,
     /// The variant that it is compared with, and whether that one has the idea that this one lacks.
     beside: Option<(usize, bool)>,
 }
@@ -89,7 +108,7 @@ fn variants() -> Vec<Variant> {
     let variant = |name: &str, plan_cache, options, beside| Variant {
         name: name.to_owned(),
         plan_cache,
-        options: Some(options),
+        place: Place::Cpu(options),
         beside,
     };
     let mut variants = vec![
@@ -109,8 +128,12 @@ fn variants() -> Vec<Variant> {
         variants.push(variant(&format!("all but {name}"), true, options, Some((all, true))));
     }
     variants.push(variant("all on one thread", true, CpuOptions { threads: 1, ..on }, Some((all, true))));
-    let name = "candle's operations, eager".to_owned();
-    variants.push(Variant { name, plan_cache: false, options: None, beside: None });
+    let elsewhere =
+        |name: &str, plan_cache, place| Variant { name: name.to_owned(), plan_cache, place, beside: None };
+    variants.push(elsewhere("candle's operations, eager", false, Place::CandleCpu));
+    if cfg!(feature = "metal") {
+        variants.push(elsewhere("Metal", true, Place::Metal));
+    }
     variants
 }
 
@@ -172,11 +195,7 @@ impl Runner {
         let adapters = adapters(&source.config)?;
         let initial = initial(&adapters)?;
         let builder = step_builder(&source.config, adapters, SEQUENCE);
-        let device: Box<dyn Device> = match variant.options {
-            Some(options) => Box::new(CpuDevice::new(options)?),
-            None => Box::new(CandleDevice::new(candle_core::Device::Cpu)),
-        };
-        let executor = AsyncGraphExecutor::new(device)?;
+        let executor = AsyncGraphExecutor::new(variant.place.open()?)?;
         let model = source.clone();
         let load = move |name: &str, tensor: TensorType| {
             let dims = tensor.shape.dims();

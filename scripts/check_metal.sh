@@ -7,8 +7,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What the feature changes: the library, the program, and the bench and the test that run on Metal.
+targets=(--lib --bins --bench step_latency --test devices)
+
 if [[ "$(uname -s)" == Darwin ]]; then
-    exec cargo clippy --release --locked --features metal -- -D warnings
+    exec cargo clippy --release --locked --features metal "${targets[@]}" -- -D warnings
 fi
 
 fail() {
@@ -41,4 +44,4 @@ if [[ ! -d "$copy" ]]; then
     mv "$copy.partial" "$copy"
 fi
 
-exec cargo clippy --release --locked --config "paths=['$copy']" --features metal-typecheck -- -D warnings
+exec cargo clippy --release --locked --config "paths=['$copy']" --features metal-typecheck "${targets[@]}" -- -D warnings

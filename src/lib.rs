@@ -26,6 +26,7 @@ pub mod model;
 pub mod optim;
 pub mod passes;
 pub mod plan;
+pub mod selftest;
 pub mod tensor_file;
 pub mod train;
 pub mod tui;

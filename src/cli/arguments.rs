@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Fine-tune language models with LoRA: one lazy graph per step, planned once, replayed on your machine.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ pub enum Command {
     Plan(PlanArguments),
     /// Measure training steps: latency, speed against this machine's peak, memory, and where the time goes
     Bench(BenchArguments),
+    /// Run every operation of a training step on a device, compare its results and time it
+    Selftest(SelftestArguments),
     /// Check a configuration, its data and its model, and list what is wrong
     Check(CheckArguments),
     /// Continue a prompt with a model, with or without an adapter
@@ -205,6 +207,35 @@ pub struct BenchArguments {
     /// Tell operations of the same kind and different shapes apart
     #[arg(long)]
     pub shapes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  lazytune selftest
+  lazytune selftest --device cpu --quick
+
+What it prints is a report to paste into an issue. The exit code is 1 if an operation's results are wrong.")]
+pub struct SelftestArguments {
+    /// Device to test; auto takes Metal or CUDA where this build has it and finds one
+    #[arg(long, value_enum, default_value_t = TestedDevice::Auto)]
+    pub device: TestedDevice,
+    /// Only small shapes, and no timing: seconds instead of a minute or more
+    #[arg(long)]
+    pub quick: bool,
+    /// Threads of the CPU; default: all cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TestedDevice {
+    Auto,
+    Cpu,
+    Metal,
+    Cuda,
 }
 
 #[derive(Debug, Args)]

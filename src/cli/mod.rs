@@ -18,6 +18,7 @@ mod plan;
 mod printer;
 mod progress;
 mod runs;
+mod selftest;
 mod sinks;
 mod train;
 mod watch;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments, printer: &Printer) -> Result<()> {
         Command::Data(arguments) => data::run(&arguments, printer),
         Command::Plan(arguments) => plan::run(&arguments, printer),
         Command::Bench(arguments) => runtime.block_on(bench::run(&arguments, printer)),
+        Command::Selftest(arguments) => runtime.block_on(selftest::run(&arguments, printer)),
         Command::Check(arguments) => check::run(&arguments, printer),
         Command::Generate(arguments) => runtime.block_on(generate::run(&arguments, printer)),
         Command::Merge(arguments) => merge::run(&arguments, printer),

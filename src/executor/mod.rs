@@ -13,6 +13,7 @@ mod pool;
 mod tensor_cache;
 
 pub use async_executor::AsyncGraphExecutor;
+pub use candle::accelerator_facts;
 pub use cpu::{CpuDevice, CpuOptions, CpuTarget};
 pub use device::{Device, DeviceCounters, WeightLoader};
 pub use engine::{StepInputs, StepOutcome};

@@ -258,6 +258,6 @@ fn automatic(options: CpuOptions) -> Result<Box<dyn Device>> {
 
 fn missing(feature: &str) -> Error {
     Error::device(format!("this build has no {feature} support")).hint(format!(
-        "build with `cargo build --release --features {feature}`, or set model.device = \"cpu\""
+        "build with `cargo build --release --features {feature}`, or take the CPU: model.device = \"cpu\""
     ))
 }
