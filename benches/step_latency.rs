@@ -63,6 +63,7 @@ enum Place {
     Cpu(CpuOptions),
     /// The same plain operations through candle.
     CandleCpu,
+    #[cfg(feature = "metal")]
     Metal,
 }
 
@@ -71,7 +72,8 @@ impl Place {
         Ok(match self {
             Self::Cpu(options) => Box::new(CpuDevice::new(options)?),
             Self::CandleCpu => Box::new(CandleDevice::new(candle_core::Device::Cpu)),
-            Self::Metal => Box::new(CandleDevice::metal()?),
+            #[cfg(feature = "metal")]
+            Self::Metal => lazytune::executor::metal::open()?,
         })
     }
 }
@@ -131,9 +133,8 @@ fn variants() -> Vec<Variant> {
     let elsewhere =
         |name: &str, plan_cache, place| Variant { name: name.to_owned(), plan_cache, place, beside: None };
     variants.push(elsewhere("candle's operations, eager", false, Place::CandleCpu));
-    if cfg!(feature = "metal") {
-        variants.push(elsewhere("Metal", true, Place::Metal));
-    }
+    #[cfg(feature = "metal")]
+    variants.push(elsewhere("Metal", true, Place::Metal));
     variants
 }
 

@@ -8,16 +8,12 @@ mod download;
 mod experts;
 mod operations;
 
-<<<<<<< HEAD
-pub use device::{CandleDevice, PlainTarget};
-=======
 #[cfg(feature = "metal")]
 pub use capabilities::accelerator_facts;
-pub use device::{CandleDevice, FusedKernels};
+pub use device::{CandleDevice, PlainTarget};
 
 /// What is known of the GPU; nothing in builds without Metal.
 #[cfg(not(feature = "metal"))]
 pub fn accelerator_facts() -> Vec<(&'static str, String)> {
     Vec::new()
 }
->>>>>>> w-tools

@@ -28,7 +28,7 @@ fn norms(sizes: &Sizes) -> Vec<Case> {
     let forward = |leaves: &[LazyTensor]| leaves[0].rms_norm(&leaves[1], EPSILON);
     let leaves = || vec![Leaf::activation(&wide), Leaf::weight(&weight)];
     let with_dy = || leaves().into_iter().chain([Leaf::activation(&wide)]).collect::<Vec<_>>();
-    let gradient = |weight_gradient| Operation::RmsNormGrad { epsilon, weight_gradient };
+    let gradient = |weight_gradient| Operation::RmsNormGrad { epsilon, weight_gradient, residual: false };
     let (frozen, trained) = (gradient(false), gradient(true));
     let both = move |leaves: &[LazyTensor]| {
         let outputs = |y: LazyTensor| [y.output(0), y.output(1)];
