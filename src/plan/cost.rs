@@ -68,7 +68,7 @@ fn flops(graph: &FrozenGraph, index: usize) -> f64 {
             2.0 * elements * left.dims()[axis] as f64
         }
         Op::RmsNorm { .. } => 4.0 * elements,
-        Op::RmsNormGrad { .. } => 8.0 * elements,
+        Op::RmsNormGrad { residual, .. } => (8.0 + f64::from(u8::from(*residual))) * elements,
         Op::Rope { .. } => 3.0 * elements,
         Op::Attention(spec) => 2.0 * triangle(spec),
         Op::AttentionGrad(spec) => 5.0 * triangle(spec),

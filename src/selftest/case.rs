@@ -6,6 +6,8 @@ use crate::error::Result;
 use crate::executor::HostTensor;
 use crate::graph::{ComputationGraph, DType, LazyTensor, Operation, Shape};
 
+/// Builds a value from a case's leaves.
+pub type Forward = Box<dyn Fn(&[LazyTensor]) -> LazyTensor>;
 /// Builds values from a case's leaves, in their order.
 pub type Build = Box<dyn Fn(&[LazyTensor]) -> Vec<LazyTensor>>;
 
@@ -142,7 +144,7 @@ pub enum Formula {
     /// These values.
     Values(Build),
     /// The derivatives of `forward` with respect to the leaves `wrt`, where the leaf `dy` is the gradient of its value.
-    Derivatives { forward: Box<dyn Fn(&[LazyTensor]) -> LazyTensor>, dy: usize, wrt: Vec<usize> },
+    Derivatives { forward: Forward, dy: usize, wrt: Vec<usize> },
 }
 
 pub struct Case {
