@@ -2,7 +2,8 @@
 # Checks the Metal build for the target aarch64-apple-darwin on another system: unlike check_metal.sh it sees what
 # depends on the target, and changes no dependency. Nothing is linked or run. Minutes where nothing is compiled yet.
 #
-# Without the feature hub, whose TLS library has C code that only Apple's compiler builds for this target.
+# C code of dependencies is not compiled, because a check needs none of it: a compiler that leaves empty files, and an
+# archiver that does nothing, stand in for Apple's. The feature hub, whose TLS library insists on a real one, is left out.
 #
 # The standard library is checked from its sources. They have to be those of the installed rustc: `rustup component add
 # rust-src`, or RUST_LIBRARY=DIR with the folder library/ of a source package of the same version.
@@ -22,5 +23,18 @@ library=${RUST_LIBRARY:-$(rustc --print sysroot)/lib/rustlib/src/rust/library}
 # -Zbuild-std is for nightly compilers; RUSTC_BOOTSTRAP lets a stable one have it. The second variable is where cargo
 # looks for the library's sources instead of the toolchain's folder.
 export RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT="$library"
-exec cargo check --release --locked -Zbuild-std --target aarch64-apple-darwin --no-default-features --features metal \
+
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+cat >"$tools/cc" <<'END'
+#!/bin/sh
+while [ $# -gt 0 ]; do
+    if [ "$1" = -o ]; then : >"$2"; fi
+    shift
+done
+END
+chmod +x "$tools/cc"
+export CC_aarch64_apple_darwin="$tools/cc" AR_aarch64_apple_darwin=true
+
+cargo check --release --locked -Zbuild-std --target aarch64-apple-darwin --no-default-features --features metal \
     --lib --bins "$@"
