@@ -63,17 +63,17 @@ fn builder(source: &ModelSource) -> (StepBuilder, NamedTensors) {
     (builder, values)
 }
 
-/// Two rows of eight tokens; the last ones of the second row are padding.
-fn window() -> Window {
+/// Micro-batches of two rows of eight tokens below `words`; the last ones of the second row are padding.
+pub fn window(micro_batches: usize, words: u32) -> Window {
     let tokens = 16;
     let batch = Batch {
         rows: 2,
         sequence: 8,
-        input_ids: (0..tokens).map(|i| i * 7 % 59).collect(),
+        input_ids: (0..tokens).map(|i| i * 7 % words).collect(),
         positions: (0..tokens).map(|i| i % 8).collect(),
         segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
         targets: (0..tokens)
-            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 59 })
+            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % words })
             .collect(),
         supervised_tokens: 8,
         tokens: 13,
@@ -84,9 +84,9 @@ fn window() -> Window {
         "max_length": 16, "dataset": "0",
     }));
     Window {
-        supervised_tokens: 8,
-        tokens: 13,
-        batches: vec![batch],
+        supervised_tokens: 8 * micro_batches,
+        tokens: 13 * micro_batches,
+        batches: vec![batch; micro_batches],
         state_after: state_after.unwrap(),
         epoch: 0.0,
         notices: Vec::new(),
@@ -107,7 +107,7 @@ async fn losses(device: Box<dyn Device>) -> Vec<f64> {
     let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values).await.unwrap();
     let mut losses = Vec::new();
     for _ in 0..3 {
-        let report = trainer.step(&window(), 0.0).await.unwrap();
+        let report = trainer.step(&window(1, 59), 0.0).await.unwrap();
         losses.extend([report.loss, report.grad_norm]);
     }
     losses

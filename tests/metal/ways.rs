@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use lazytune::data::{Batch, Window};
 use lazytune::executor::metal::ProgramDevice;
 use lazytune::executor::{AsyncGraphExecutor, CpuDevice, CpuOptions, Device};
-use lazytune::graph::{DType, IGNORE_TARGET};
+use lazytune::graph::DType;
 use lazytune::kernels::metal::Element;
 use lazytune::optim::{AdamW, Schedule, ScheduleShape};
 use lazytune::train::{StepBuilder, Trainer};
@@ -14,39 +13,10 @@ use crate::compiler::can_compile;
 use crate::gpu::Gpu;
 use crate::plans::opened;
 use crate::replay::LateQueue;
+use crate::training::window;
 
 const SCHEDULE: Schedule =
     Schedule { shape: ScheduleShape::Constant, peak: 1e-2, minimum: 0.0, warmup_steps: 0, total_steps: 2 };
-
-/// Micro-batches of two rows of eight tokens, padding at the end of the second one.
-fn window(micro_batches: usize) -> Window {
-    let tokens = 16;
-    let batch = Batch {
-        rows: 2,
-        sequence: 8,
-        input_ids: (0..tokens).map(|i| i * 7 % 31).collect(),
-        positions: (0..tokens).map(|i| i % 8).collect(),
-        segments: (0..tokens).map(|i| if i < 13 { 0 } else { u32::MAX }).collect(),
-        targets: (0..tokens)
-            .map(|i| if i % 3 == 0 || i >= 12 { IGNORE_TARGET } else { i * 5 % 31 })
-            .collect(),
-        supervised_tokens: 8,
-        tokens: 13,
-        sources: vec![],
-    };
-    let state_after = serde_json::from_value(serde_json::json!({
-        "epoch": 0, "window": 1, "seed": 0, "sequences_per_window": 2, "shuffle": false, "packing": false,
-        "max_length": 16, "dataset": "0",
-    }));
-    Window {
-        supervised_tokens: 8 * micro_batches,
-        tokens: 13 * micro_batches,
-        batches: vec![batch; micro_batches],
-        state_after: state_after.unwrap(),
-        epoch: 0.0,
-        notices: Vec::new(),
-    }
-}
 
 /// Losses and gradient norms of a step, and of one that accumulates.
 async fn losses(device: Box<dyn Device>, case: &str, dropout: f64, dtype: DType) -> Vec<f64> {
@@ -64,7 +34,7 @@ async fn losses(device: Box<dyn Device>, case: &str, dropout: f64, dtype: DType)
     let mut trainer = Trainer::new(executor, builder, SCHEDULE, 7, values).await.unwrap();
     let mut losses = Vec::new();
     for micro_batches in [1, 2] {
-        let report = trainer.step(&window(micro_batches), 0.0).await.unwrap();
+        let report = trainer.step(&window(micro_batches, 31), 0.0).await.unwrap();
         losses.extend([report.loss, report.grad_norm]);
     }
     losses
