@@ -200,12 +200,20 @@ def arguments():
     return options
 
 
+def check_rope(base):
+    """mlx-lm takes 10000 where a config.json has no rope_theta of its own, as those that transformers 5 writes."""
+    config = json.loads((base / "config.json").read_text())
+    if "rope_parameters" in config and "rope_theta" not in config:
+        sys.exit(f"{base}/config.json has its rope_theta in rope_parameters only, where mlx-lm does not look: copy it to the top level")
+
+
 def main():
     options = arguments()
     if options.job:
         job = json.loads(options.job.read_text())
         (run_mlx if "rows" in job else save_adapter)(job)
         return
+    check_rope(options.base)
     runs = configurations(options)
     with tempfile.TemporaryDirectory() as folder:
         adapter = Path(folder) / "adapter"
