@@ -17,18 +17,20 @@ pub fn layout(graph: &FrozenGraph) -> Result<FrozenGraph> {
         packed[node.inputs[1]] = matches!(graph.nodes()[node.inputs[1]].operation, Operation::Frozen(_));
     }
     rewrite(graph, &|rewriter, index, inputs| {
-        let operation = rewriter.node(index).operation.clone();
-        if operation == Operation::Embedding && packed[rewriter.node(index).inputs[0]] {
+        let node = rewriter.node(index);
+        let (operation, copy) = (node.operation.clone(), node.copy);
+        if operation == Operation::Embedding && packed[node.inputs[0]] {
             let table = inputs[0].then(Operation::Pack, &[]);
-            return Ok(Some(vec![table.then(Operation::PackedEmbedding, &[&inputs[1]])]));
+            let rows = [&table, &inputs[1]];
+            return Ok(Some(vec![rewriter.graph().apply_copy(Operation::PackedEmbedding, &rows, copy)]));
         }
         if !reads_weight(&operation) {
             return Ok(None);
         }
         let mut replaced = inputs.to_vec();
         replaced[1] = inputs[1].then(Operation::Pack, &[]);
-        let others: Vec<&LazyTensor> = replaced[1..].iter().collect();
-        Ok(Some(vec![replaced[0].then(operation, &others)]))
+        let replaced: Vec<&LazyTensor> = replaced.iter().collect();
+        Ok(Some(vec![rewriter.graph().apply_copy(operation, &replaced, copy)]))
     })
 }
 

@@ -34,8 +34,13 @@ pub fn cost(graph: &FrozenGraph, index: usize) -> Cost {
     if !node.operation.computes() {
         return Cost::default();
     }
-    let read: usize = node.inputs.iter().map(|&input| graph.nodes()[input].tensor_type().bytes()).sum();
     let written: usize = node.outputs.iter().map(|output| output.bytes()).sum();
+    let bytes = |&input: &usize| graph.nodes()[input].tensor_type().bytes();
+    let read: usize = match node.operation {
+        // Of the table only the rows asked for.
+        Operation::Embedding | Operation::PackedEmbedding => written + bytes(&node.inputs[1]),
+        _ => node.inputs.iter().map(bytes).sum(),
+    };
     Cost { flops: flops(graph, index), bytes: (read + written) as f64 }
 }
 

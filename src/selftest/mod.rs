@@ -281,11 +281,27 @@ fn error(found: &HostTensor, expected: &HostTensor) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::compile;
 
     #[test]
     fn the_version_of_candle_is_the_locked_one() {
         let lock = include_str!("../../Cargo.lock");
         assert!(lock.contains(&format!("name = \"candle-core\"\nversion = \"{CANDLE}\"")));
+    }
+
+    #[test]
+    fn every_copy_that_is_timed_is_computed() {
+        let target = crate::executor::CpuTarget(CpuOptions::default());
+        let target = graphs::OneByOne(&target);
+        for case in operations::cases(&Sizes::RAGGED) {
+            let graph = graphs::kernel(&case, case.dtypes[0]).unwrap();
+            if graph.nodes().iter().any(|node| node.operation.updates_state()) {
+                continue;
+            }
+            let operations =
+                |copies| compile(graphs::repeated(&graph, copies).unwrap(), 0, &target).unwrap().operations();
+            assert_eq!(operations(3), 3 * operations(1), "{}", case.name);
+        }
     }
 
     #[test]
